@@ -1,0 +1,265 @@
+package proxytest
+
+import (
+	"bytes"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	faultPrefix = "/fault-"
+	// hugeSize bounds the endless answer, so that a client without a limit fails its test instead of the machine.
+	hugeSize = 64 << 20
+	// pieces is how many writes a slow body takes.
+	pieces = 16
+)
+
+// faults are the known faults. Those with a status answer nothing but that.
+var faults = map[string]int{
+	"none": 0, // for redirects around SetFault
+	"404":  http.StatusNotFound,
+	"410":  http.StatusGone,
+	"403":  http.StatusForbidden,
+	"500":  http.StatusInternalServerError,
+	"503":  http.StatusServiceUnavailable,
+	"429":  http.StatusTooManyRequests,
+
+	"503once": 0, "stall": 0, "stallbody": 0, "truncate": 0, "reset": 0, "slow": 0, "html": 0, "tamper": 0, "norange": 0,
+	"nosumdb": 0, "sumdbwrong": 0, "hugeinfo": 0, "redirect": 0, "badjson": 0,
+}
+
+// FaultURL returns the address, usable as GOPROXY, of the same proxy with a fault. It panics if there is no such fault.
+//
+//	404 410 403 429 500 503   that status for everything; 429 says Retry-After: 0
+//	503once                   503 for the first request of each path, then no fault
+//	stall                     the header, then nothing until Release
+//	stallbody                 half of the body, then nothing until Release
+//	truncate                  Content-Length of the whole body, half of it, and the connection is cut
+//	reset                     the connection is reset without an answer
+//	slow                      the body in 16 pieces a few milliseconds apart
+//	html                      200 and a page of HTML for everything
+//	tamper                    well-formed zips with one file changed, .mod files with a comment appended
+//	norange                   Range headers are ignored
+//	nosumdb                   404 for the database
+//	sumdbwrong                the database has other hashes (those of tamper), all rightly signed; to a client that knows
+//	                          the right tree, it is a fork
+//	hugeinfo                  .info and @latest of 64 MiB, of unannounced length
+//	badjson                   .info and @latest are not JSON
+//	redirect                  302 to the same path without the fault
+//
+// Where a request has a Range, half of the body is half of that range. The database answers below FaultURL too, at
+// sumdb/NAME and at sumdb-direct.
+func (s *Server) FaultURL(name string) string {
+	if _, ok := faults[name]; !ok {
+		panic("proxytest: no fault " + strconv.Quote(name))
+	}
+	return s.ts.URL + faultPrefix + name
+}
+
+// Faults returns the names FaultURL takes, sorted.
+func Faults() []string { return slices.Sorted(maps.Keys(faults)) }
+
+// SetFault sets the function that chooses the fault of each request not made through FaultURL. It gets the request's
+// path, such as "/example.com/a/@v/list", and returns a name as FaultURL takes, or "" for no fault; a name that is none
+// is answered with 501. It is called concurrently. A nil f ends the faults.
+func (s *Server) SetFault(f func(path string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
+}
+
+// Release lets the responses go on that are stalled now; they are then sent completely. Later ones stall again.
+func (s *Server) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.release)
+	s.release = make(chan struct{})
+}
+
+// Stalled returns how many responses are stalled now; all of them have sent what they send before.
+func (s *Server) Stalled() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stalled
+}
+
+// serve takes the fault off the URL, notes the request and answers it.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	name, byPrefix := "", false
+	if rest, ok := strings.CutPrefix(r.URL.Path, faultPrefix); ok {
+		name, _, _ = strings.Cut(rest, "/")
+		http.StripPrefix(faultPrefix+name, http.HandlerFunc(func(_ http.ResponseWriter, inner *http.Request) {
+			r, byPrefix = inner, true
+		})).ServeHTTP(w, r)
+		if !byPrefix {
+			return // the name was percent-encoded; StripPrefix has answered 404
+		}
+	}
+	path := r.URL.Path
+	s.mu.Lock()
+	s.requests = append(s.requests, r.Method+" "+path)
+	fault := s.fault
+	s.mu.Unlock()
+	if !byPrefix && fault != nil {
+		name = fault(path)
+	}
+	if name == "503once" {
+		s.mu.Lock()
+		if !s.seen[path] {
+			s.seen[path] = true
+			name = "503"
+		}
+		s.mu.Unlock()
+	}
+	status, ok := faults[name]
+	switch {
+	case name == "":
+		s.plain(w, r, false, false)
+	case !ok:
+		http.Error(w, "no fault "+strconv.Quote(name), http.StatusNotImplemented)
+	case status != 0:
+		if status == http.StatusTooManyRequests {
+			w.Header().Set("Retry-After", "0")
+		}
+		http.Error(w, "fault "+name, status)
+	case name == "redirect":
+		target := r.URL.EscapedPath()
+		if !byPrefix {
+			target = faultPrefix + "none" + target // else SetFault's function would redirect it for ever
+		}
+		http.Redirect(w, r, target, http.StatusFound)
+	default:
+		s.misbehave(w, r, name)
+	}
+}
+
+// misbehave answers with one of the faults that are more than a status.
+func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, name string) {
+	path := r.URL.Path
+	isInfo := strings.HasSuffix(path, ".info") || strings.HasSuffix(path, "/@latest")
+	isSum := strings.HasPrefix(path, "/sumdb/") || strings.HasPrefix(path, directPath+"/")
+	switch {
+	case name == "reset":
+		reset(w)
+	case name == "html":
+		w.Header().Set("Content-Type", "text/html; charset=UTF-8")
+		w.Write([]byte("<!DOCTYPE html>\n<title>Welcome</title>\n<p>Please log in.\n")) // the client's loss
+	case name == "nosumdb" && isSum:
+		http.Error(w, "fault nosumdb", http.StatusNotFound)
+	case name == "hugeinfo" && isInfo:
+		s.huge(w)
+	case name == "badjson" && isInfo:
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte(`{"Version": `)) // the client's loss
+	case name == "stall", name == "stallbody", name == "truncate", name == "slow":
+		s.interrupt(w, r, name)
+	case name == "norange":
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+		s.plain(noRange{w}, r, false, false)
+	default:
+		s.plain(w, r, name == "tamper", name == "sumdbwrong")
+	}
+}
+
+// interrupt sends the good answer in a bad way.
+func (s *Server) interrupt(w http.ResponseWriter, r *http.Request, name string) {
+	rec := httptest.NewRecorder()
+	s.plain(rec, r, false, false)
+	body := rec.Body.Bytes()
+	maps.Copy(w.Header(), rec.Header())
+	if r.Method != http.MethodHead {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.WriteHeader(rec.Code)
+	// Errors of writing below mean that the client left, which ends the handler soon anyway.
+	switch half := len(body) / 2; name {
+	case "stall":
+		flush(w)
+		s.stall(r)
+		w.Write(body)
+	case "stallbody":
+		w.Write(body[:half])
+		flush(w)
+		s.stall(r)
+		w.Write(body[half:])
+	case "truncate":
+		w.Write(body[:half])
+		flush(w)
+		panic(http.ErrAbortHandler) // cuts the connection
+	case "slow":
+		for piece := range slices.Chunk(body, max(1, (len(body)+pieces-1)/pieces)) {
+			w.Write(piece)
+			flush(w)
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}
+}
+
+// stall returns after Release. It ends the handler when the client leaves or the server closes.
+func (s *Server) stall(r *http.Request) {
+	s.mu.Lock()
+	release := s.release
+	s.stalled++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.stalled--
+		s.mu.Unlock()
+	}()
+	select {
+	case <-release:
+	case <-r.Context().Done():
+		panic(http.ErrAbortHandler)
+	case <-s.done:
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// huge sends hugeSize bytes that begin like an .info file.
+func (s *Server) huge(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	chunk := bytes.Repeat([]byte("a"), 64<<10)
+	if _, err := w.Write([]byte(`{"Version":"v1.0.0`)); err != nil {
+		return
+	}
+	for range hugeSize / len(chunk) {
+		if _, err := w.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+// reset closes the connection so that the client gets a reset, not an orderly end.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0) // best effort: without it the client sees an end of file
+	}
+	conn.Close() // best effort
+}
+
+// flush sends what is written so far; an error means that the client left.
+func flush(w http.ResponseWriter) { http.NewResponseController(w).Flush() }
+
+// noRange keeps the answer from announcing ranges.
+type noRange struct{ http.ResponseWriter }
+
+// WriteHeader is where http.ServeContent has set all headers.
+func (w noRange) WriteHeader(code int) {
+	w.Header().Del("Accept-Ranges")
+	w.ResponseWriter.WriteHeader(code)
+}
