@@ -1,0 +1,225 @@
+package lru
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path"
+)
+
+// Put creates or replaces the file of key, atomically: whoever reads it gets the old content or the new.
+//
+// It does not sync, because that takes milliseconds and a build puts hundreds of small files. After a crash of the process
+// the file is there; after a power failure it may be missing or cut short, so whoever reads it verifies it. PutSync is for
+// what cannot be verified or had again.
+func (s *Store) Put(key string, data []byte) error { return s.put(key, data, false) }
+
+// PutSync is Put, and when it returns the file outlives a power failure.
+func (s *Store) PutSync(key string, data []byte) error { return s.put(key, data, true) }
+
+func (s *Store) put(key string, data []byte, sync bool) error {
+	if err := s.checkKey(key); err != nil {
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.ops.Done()
+	s.hold()
+	defer s.leave()
+	t, err := s.newTemp(s.ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if _, err = t.Write(data); err == nil {
+		err = s.commit(t, key, sync)
+	}
+	if err != nil {
+		t.discard()
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return s.closeFile(t.f, t.e)
+}
+
+// commit gives t its key. The file that had it is replaced. t stays open, and t.e.refs counts that.
+func (s *Store) commit(t *Temp, key string, sync bool) error {
+	if err := t.settle(sync); err != nil {
+		return err
+	}
+	if err := s.enter(t.ctx, key, t.charged); err != nil {
+		return err
+	}
+	now := s.cfg.Now()
+	e := &entry{key: key, size: t.Size(), disk: t.charged, evictable: s.mayEvict(key), used: now, stamped: now, refs: 1}
+	// Each time anew, so that the key is not busy while room is made.
+	if err := s.retry(block, func() error { return s.rename(t, e) }); err != nil {
+		s.exit(key)
+		return err
+	}
+	if sync {
+		if err := s.syncDir(path.Dir(key)); err != nil {
+			// It is there for everybody to see, and complete.
+			s.log.Warn("directory not synced", "key", key, "err", err)
+		}
+	}
+	return nil
+}
+
+// rename gives t the key of e, which describes it from then on.
+func (s *Store) rename(t *Temp, e *entry) error {
+	s.mu.Lock()
+	s.lockKey(e.key)
+	old := s.entries[e.key]
+	if old != nil {
+		s.delist(old)
+	}
+	s.mu.Unlock()
+	err := s.hooked("rename", e.key)
+	if err == nil {
+		err = os.Rename(s.path(t.name), s.path(e.key))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unlockKey(e.key)
+	if err != nil {
+		if old != nil {
+			s.enlist(old)
+		}
+		return err
+	}
+	t.e = e
+	s.entries[e.key] = e
+	s.temps -= e.disk
+	s.live += e.disk
+	s.enlist(e)
+	s.unlink(t.name) // tmp/ stays
+	if old != nil {
+		s.live -= old.disk
+		s.orphan(old) // the directory stays: it has e now
+	}
+	s.moved()
+	return nil
+}
+
+// Remove removes the file of key. It is no error if there is none. Who has it open can go on reading.
+func (s *Store) Remove(key string) error {
+	e, err := s.takeKey(key)
+	if e == nil {
+		return err
+	}
+	defer s.ops.Done()
+	err = s.remove(key)
+	s.mu.Lock()
+	s.unlockKey(key)
+	if err != nil {
+		s.enlist(e)
+		s.mu.Unlock()
+		return fmt.Errorf("%s: remove: %w", key, err)
+	}
+	delete(s.entries, key)
+	s.live -= e.disk
+	empty := s.orphan(e)
+	s.mu.Unlock()
+	s.prune(empty)
+	return nil
+}
+
+// takeKey makes key busy and returns its entry, which may then not be evicted. If it returns one, the caller ends with
+// unlockKey and s.ops.Done. It returns nil if there is no file.
+func (s *Store) takeKey(key string) (*entry, error) {
+	if err := s.checkKey(key); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	s.lockKey(key)
+	e := s.entries[key]
+	if e == nil {
+		s.unlockKey(key)
+		return nil, nil
+	}
+	s.delist(e)
+	s.ops.Add(1)
+	return e, nil
+}
+
+// Quarantine takes the file of key, which was found damaged, out of use; it is kept for inspection below quarantine/, where
+// the oldest of more than eight files goes, and all go before anything is evicted. It is no error if there is none. Who has
+// it open can go on reading.
+func (s *Store) Quarantine(key string) error {
+	if err := s.checkKey(key); err != nil {
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.ops.Done()
+	name := s.quarantineName(key)
+	s.hold()
+	err := s.enter(s.ctx, name, 0)
+	s.leave()
+	if errors.Is(err, ErrNoSpace) {
+		return s.Remove(key) // that it is out of use is what matters
+	}
+	if err != nil {
+		return fmt.Errorf("%s: quarantine: %w", key, err)
+	}
+	e, err := s.takeKey(key)
+	if e == nil {
+		s.exit(name)
+		return err
+	}
+	defer s.ops.Done()
+	if err = s.hooked("rename", name); err == nil {
+		err = os.Rename(s.path(key), s.path(name))
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.unlockKey(key)
+		s.enlist(e)
+		s.mu.Unlock()
+		s.exit(name)
+		if errors.Is(err, iofs.ErrNotExist) {
+			return s.Remove(key) // gone behind our back
+		}
+		return fmt.Errorf("%s: quarantine: %w", key, err)
+	}
+	s.mu.Lock()
+	s.unlockKey(key)
+	delete(s.entries, key)
+	s.live -= e.disk
+	s.quarantined += e.disk
+	empty := s.unlink(key)
+	e.key = name
+	s.quar = append(s.quar, e)
+	s.mu.Unlock()
+	s.prune(empty)
+	s.trimQuarantine()
+	return nil
+}
+
+// quarantineName returns a new name in quarantine/; names sort by time. The base of a key says which file it was well
+// enough, and leaves the name short.
+func (s *Store) quarantineName(key string) string {
+	base := path.Base(key)
+	if len(base) > 200 {
+		base = base[len(base)-200:]
+	}
+	return fmt.Sprintf("%s/%s-%06d-%s", quarantineDir, s.cfg.Now().UTC().Format("20060102T150405.000"), s.seq.Add(1), base)
+}
+
+// trimQuarantine removes the oldest files of more than maxQuarantine.
+func (s *Store) trimQuarantine() {
+	s.mu.Lock()
+	n := max(0, len(s.quar)-maxQuarantine)
+	out := s.quar[:n:n]
+	s.quar = s.quar[n:]
+	s.mu.Unlock()
+	for _, e := range out {
+		s.dropQuarantined(e)
+	}
+}

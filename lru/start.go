@@ -1,0 +1,244 @@
+package lru
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+const (
+	version     = "1" // of the format: the layout in the package comment
+	versionFile = "version"
+	lockFile    = "lock"
+)
+
+// reserved reports whether a name in the store's directory is not for keys.
+func (s *Store) reserved(name string) bool {
+	switch name {
+	case tmpDir, quarantineDir, lockFile, versionFile:
+		return true
+	case "lost+found": // the root of a file system has it
+		return true
+	}
+	return slices.Contains(s.cfg.Exclude, name)
+}
+
+// checkKey returns an error if key is none.
+func (s *Store) checkKey(key string) error {
+	if !iofs.ValidPath(key) || key == "." {
+		return fmt.Errorf("%q: %w: not a key", key, iofs.ErrInvalid)
+	}
+	if top, _, _ := strings.Cut(key, "/"); s.reserved(top) {
+		return fmt.Errorf("%q: %w: not a key: %s is reserved", key, iofs.ErrInvalid, top)
+	}
+	return nil
+}
+
+// start takes the directory over and finds out what is in it.
+func (s *Store) start() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	if err := s.refuseForeign(); err != nil {
+		return err
+	}
+	fi, err := os.Stat(s.dir)
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(s.dir, 0o700); err != nil {
+			return fmt.Errorf("store is accessible to other users: %w", err)
+		}
+	}
+	if s.lock, err = acquire(s.path(lockFile), s.dir, s.cfg.Holder); err != nil {
+		return err
+	}
+	if err := s.checkVersion(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.path(tmpDir)); err != nil {
+		return err
+	}
+	for _, name := range []string{tmpDir, quarantineDir} {
+		if err := os.Mkdir(s.path(name), 0o700); err != nil && !errors.Is(err, iofs.ErrExist) {
+			return err
+		}
+		s.addDir(name).refs++ // they stay
+	}
+	for _, name := range []string{".", tmpDir, quarantineDir} {
+		fi, err := os.Lstat(s.path(name))
+		if err != nil {
+			return err
+		}
+		s.foundDir(name, fi)
+	}
+	if err := s.walk("."); err != nil {
+		return err
+	}
+	if err := s.walk(quarantineDir); err != nil {
+		return err
+	}
+	s.settleIn()
+	return nil
+}
+
+// refuseForeign returns an error if the directory is not empty and not a store: everything in it would be ours to evict.
+func (s *Store) refuseForeign() error {
+	if _, err := os.Lstat(s.path(versionFile)); !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	des, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, de := range des {
+		if !s.reserved(de.Name()) {
+			return fmt.Errorf("%s is not a store and not empty: it has %q", s.dir, de.Name())
+		}
+	}
+	return nil
+}
+
+// checkVersion returns an error if another version of this package wrote the store, and signs a new one.
+func (s *Store) checkVersion() error {
+	name := s.path(versionFile)
+	data, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	switch v := strings.TrimSpace(string(data)); v {
+	case version:
+		return nil
+	case "": // new, or we crashed right here
+	default:
+		return fmt.Errorf("store %s has version %.20s; this modfs knows %s", s.dir, v, version)
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(version + "\n")
+	// Before anything else is written: a store whose version is lost is a foreign directory.
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	d.Sync() // best effort: not every file system can
+	return d.Close()
+}
+
+// walk makes known what is in a directory and below. Nobody else has the store yet, so it takes no lock.
+func (s *Store) walk(dir string) error {
+	des, err := os.ReadDir(s.path(dir))
+	if err != nil {
+		return err
+	}
+	for _, de := range des {
+		if dir == "." && s.reserved(de.Name()) {
+			continue
+		}
+		name := path.Join(dir, de.Name())
+		fi, err := de.Info()
+		if err != nil {
+			return err
+		}
+		switch {
+		case !iofs.ValidPath(name):
+			s.log.Warn("not ours, ignored", "name", name)
+		case fi.IsDir() && dir != quarantineDir:
+			s.addDir(name)
+			s.foundDir(name, fi)
+			if err := s.walk(name); err != nil {
+				return err
+			}
+		case fi.Mode().IsRegular():
+			if err := s.found(name, fi); err != nil {
+				return err
+			}
+		default:
+			// A symbolic link could make us serve, count or remove what is elsewhere.
+			s.log.Warn("not a regular file, ignored", "name", name, "mode", fi.Mode())
+		}
+	}
+	return nil
+}
+
+// foundDir notes that a directory is on disk.
+func (s *Store) foundDir(name string, fi os.FileInfo) {
+	d := s.addDir(name)
+	d.made, d.synced = true, true
+	if more := allocated(fi) - d.disk; more > 0 {
+		d.disk += more
+		s.dirBytes += more
+	}
+}
+
+// found makes a file known.
+func (s *Store) found(name string, fi os.FileInfo) error {
+	if fi.Size() == 0 {
+		// What a power failure leaves of a file whose content was not synced. A file that has reason to be empty is
+		// cheap to make again.
+		s.log.Debug("empty file removed", "name", name)
+		return os.Remove(s.path(name))
+	}
+	if fi.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(s.path(name), 0o600); err != nil {
+			return err
+		}
+	}
+	e := &entry{
+		key:  name,
+		size: fi.Size(),
+		disk: max(fileDisk(fi.Size()), allocated(fi)),
+		used: fi.ModTime(),
+	}
+	if now := s.cfg.Now(); e.used.After(now) {
+		e.used = now // a clock that was wrong must not keep it for ever
+	}
+	e.stamped = e.used
+	s.link(name)
+	if path.Dir(name) == quarantineDir {
+		s.quar = append(s.quar, e) // in order of names, which is that of time
+		s.quarantined += e.disk
+		return nil
+	}
+	e.evictable = s.mayEvict(name)
+	s.entries[name] = e
+	s.live += e.disk
+	return nil
+}
+
+// settleIn brings what was found into bounds.
+func (s *Store) settleIn() {
+	s.restore()
+	var empty []string
+	for name, d := range s.dirs {
+		if d.refs == 0 {
+			d.leaving = true
+			empty = append(empty, name)
+		}
+	}
+	for _, name := range empty {
+		s.prune(name)
+	}
+	s.trimQuarantine()
+	if s.max > 0 && s.used() > s.max {
+		s.drop(s.take(s.used() - s.low))
+		if s.used() > s.max {
+			s.log.Warn("over the limit with files that may not be evicted", "bytes", s.used(), "limit", s.max)
+		}
+	}
+	if s.cfg.MaxAge > 0 || s.hasFloor() {
+		s.maintain()
+		s.ops.Add(1)
+		go s.maintainForever()
+	}
+}
