@@ -1,0 +1,113 @@
+package fs
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"modfs/fetch"
+	"modfs/lru"
+)
+
+// Status is what .modfs/status.json says.
+type Status struct {
+	Mountpoint string           `json:"mountpoint"`
+	PID        int              `json:"pid"`
+	Since      time.Time        `json:"since"`
+	ReadOnly   bool             `json:"read_only"`
+	Offline    bool             `json:"offline"`
+	Store      StoreStatus      `json:"store"`
+	Upstreams  []fetch.Upstream `json:"upstreams"`
+	Modules    int              `json:"modules"` // versions that clients asked for
+	Nodes      int              `json:"nodes"`   // path nodes that the kernel knows
+	Memory     MemoryStatus     `json:"memory"`
+	Overlay    *OverlayStatus   `json:"overlay,omitempty"`
+	Errors     uint64           `json:"errors"` // since the mount; .modfs/errors has the last ones
+	Counters   map[string]int64 `json:"counters"`
+}
+
+// StoreStatus is the state of the store.
+type StoreStatus struct {
+	Dir string `json:"dir"`
+	lru.Usage
+}
+
+// OverlayStatus is the state of the writable layer, in bytes of files.
+type OverlayStatus struct {
+	Bytes int64 `json:"bytes"`
+	Limit int64 `json:"limit"` // 0: none
+}
+
+// MemoryStatus says what the daemon's memory is used for, in bytes.
+type MemoryStatus struct {
+	Heap    uint64 `json:"heap_bytes"`
+	Content int64  `json:"content_bytes"` // inflated files
+	Trees   int64  `json:"trees_bytes"`
+}
+
+// Status returns the state of the file system.
+func (f *FS) Status() *Status {
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	var over *OverlayStatus
+	if f.overlay != nil {
+		over = &OverlayStatus{Bytes: f.overlay.usage(), Limit: f.overlay.max}
+	}
+	return &Status{
+		Overlay:    over,
+		Mountpoint: f.mountpoint,
+		PID:        os.Getpid(),
+		Since:      f.started,
+		ReadOnly:   f.overlay == nil,
+		Offline:    f.opts.Fetch.Offline,
+		Store:      StoreStatus{Dir: f.store.Dir(), Usage: f.store.Usage()},
+		Upstreams:  f.client.Upstreams(),
+		Modules:    f.modules.len(),
+		Nodes:      f.nodes.len(),
+		Memory:     MemoryStatus{Heap: mem.HeapAlloc, Content: f.content.bytes(), Trees: f.trees.bytes()},
+		Errors:     f.errors.count(),
+		Counters:   f.stats.snapshot(),
+	}
+}
+
+// ReadStatus returns the state of the modfs mount at mountpoint.
+func ReadStatus(mountpoint string) (*Status, error) {
+	data, err := os.ReadFile(filepath.Join(mountpoint, controlDir, "status.json"))
+	if err != nil {
+		return nil, err
+	}
+	s := new(Status)
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// lookupControl looks up what is in .modfs. Each lookup of a file makes its content, which stays with the node that this
+// lookup returns: who opened it reads one state, whole, while others look the name up again.
+func (f *FS) lookupControl(p string, pp Path, out *fuse.EntryOut) fuse.Status {
+	now := time.Now()
+	n := node{path: p, Path: pp, born: now}
+	switch pp.Rest {
+	case "":
+		f.entryOut(out, f.nodes.lookup(n), forever)
+		return fuse.OK
+	case "status.json":
+		data, err := json.MarshalIndent(f.Status(), "", "\t")
+		if err != nil {
+			return f.fail("status", pp.Mod, err)
+		}
+		n.data = append(data, '\n')
+	case "errors":
+		n.data = notNil(f.errors.lines())
+	default:
+		return missing(out, forever)
+	}
+	n.size = int64(len(n.data))
+	f.entryOut(out, f.nodes.lookup(n), 0)
+	return fuse.OK
+}

@@ -1,0 +1,246 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"modfs/fetch"
+)
+
+// lookupDownload looks up a file of cache/download.
+func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint32, out *fuse.EntryOut) fuse.Status {
+	n := node{path: p, Path: pp}
+	op, timeout := "info", f.nameTimeout()
+	var err error
+	if !f.resolvable(p, pp) {
+		return missing(out, 0)
+	}
+	switch pp.Kind {
+	case KindInfo:
+		var data []byte
+		data, err = f.info(ctx, pp.Mod)
+		n.size = int64(len(data))
+	case KindMod:
+		op = "mod"
+		var data []byte
+		data, err = f.mod(ctx, pp.Mod)
+		n.size = int64(len(data))
+	case KindZipHash:
+		// Every h1 hash has the same length, so its size can be told without knowing it. A go command that lists modules
+		// stats the .ziphash of each.
+		err = f.offered(ctx, pp.Mod, caller)
+		n.size = ziphashSize
+	case KindZip:
+		if err = f.offered(ctx, pp.Mod, caller); err == nil {
+			op, timeout = "zip", moduleTimeout // the size may be upstream's word only
+			n.size, err = f.zipSize(ctx, f.modules.intern(pp.Mod))
+		}
+	case KindList, KindLatest:
+		op, timeout = "list", answerTimeout
+		if pp.Kind == KindLatest {
+			op = "latest"
+		}
+		n.data, n.born, err = f.answers.get(op+" "+pp.Mod.Path, func() ([]byte, error) { return f.answer(ctx, pp) })
+		n.size = int64(len(n.data))
+	default:
+		err = fmt.Errorf("%s: %w", p, fetch.ErrNotFound)
+	}
+	if err != nil {
+		return f.failLookup(op, pp, err, out)
+	}
+	f.entryOut(out, f.nodes.lookup(n), timeout)
+	return fuse.OK
+}
+
+// zipSize returns the size of a module's zip: the store's, else the index's, else upstream's word.
+func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
+	if n, ok := f.knownZipSize(md); ok {
+		return n, nil
+	}
+	if data, err := f.store.ReadFile(indexKey(md.Version), maxIndex); err == nil {
+		if ix, err := decodeIndex(data); err == nil {
+			return ix.zipSize, nil
+		}
+	}
+	n, err := once(f, ctx, "zipsize "+md.String(), func(ctx context.Context) (int64, error) {
+		return f.client.ZipSize(ctx, md.Version)
+	})
+	if err != nil {
+		return 0, err
+	}
+	md.mu.Lock()
+	md.zipSize = n
+	md.mu.Unlock()
+	return n, nil
+}
+
+// answer asks upstream for what may change with time. Where it cannot be reached, the last answer will do: a build that
+// worked yesterday works today.
+func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
+	key, ask := listKey(pp.Mod.Path), f.client.List
+	if pp.Kind == KindLatest {
+		key, ask = latestKey(pp.Mod.Path), f.client.Latest
+	}
+	data, err := once(f, ctx, key, func(ctx context.Context) ([]byte, error) { return ask(ctx, pp.Mod.Path) })
+	if err == nil {
+		f.put(key, data)
+		return data, nil
+	}
+	if errno(err) != syscall.ENOENT {
+		if old, oldErr := f.store.ReadFile(key, maxAnswer); oldErr == nil {
+			f.log.Warn("upstream not asked; using its last answer", "module", pp.Mod.Path, "key", key, "err", err)
+			return old, nil
+		}
+	}
+	return nil, err
+}
+
+// maxAnswer bounds a list of versions, in bytes.
+const maxAnswer = 64 << 20
+
+// readDownload answers a read of a file whose content is not kept with its node.
+func (f *FS) readDownload(cancel <-chan struct{}, n *node, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
+	ctx, done := f.request(cancel)
+	defer done()
+	var data []byte
+	var err error
+	op := "info"
+	switch n.Kind {
+	case KindInfo:
+		data, err = f.info(ctx, n.Mod)
+	case KindMod:
+		op = "mod"
+		data, err = f.mod(ctx, n.Mod)
+	case KindZipHash:
+		op = "ziphash"
+		var h1 string
+		if h1, err = f.hash(ctx, n.Mod); err == nil {
+			data = []byte(h1)
+			f.prefetchZip(f.modules.intern(n.Mod))
+		}
+	case KindZip:
+		md := f.modules.intern(n.Mod)
+		z, err := f.openZip(ctx, md)
+		if err != nil {
+			return nil, f.fail("zip", n.Mod, err)
+		}
+		defer f.zips.put(z)
+		if z.Size() != n.size {
+			// The next lookup, in at most a minute, makes a new node with the right size.
+			err := fmt.Errorf("%s: upstream announced a zip of %d bytes and sent one of %d", n.Mod, n.size, z.Size())
+			return nil, f.fail("zip", n.Mod, err)
+		}
+		return f.readHandle("zip", md, z, off, buf)
+	default:
+		err = fmt.Errorf("%s: %w", n.path, fetch.ErrNotFound)
+	}
+	if err != nil {
+		return nil, f.fail(op, n.Mod, err)
+	}
+	return f.slice(data, off, len(buf)), fuse.OK
+}
+
+// readHandle answers a read from an open file of the store.
+func (f *FS) readHandle(op string, md *mod, h *handle, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, err := h.ReadAt(buf, off)
+	if err != nil && err != io.EOF {
+		return nil, f.fail(op, md.Version, fmt.Errorf("%s: read %s: %w", md.Version, h.Key(), err))
+	}
+	f.stats.served.Add(int64(n))
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// lookupSumDB looks up a file of the checksum database: our verified tiles and lookups, as the go command asks a proxy for
+// them (https://go.dev/ref/mod#checksum-database).
+func (f *FS) lookupSumDB(ctx context.Context, p string, pp Path, out *fuse.EntryOut) fuse.Status {
+	if !f.resolvable(p, pp) {
+		return missing(out, 0)
+	}
+	name, rest, _ := strings.Cut(pp.Rest, "/")
+	data, err := once(f, ctx, "sumdb "+pp.Rest, func(ctx context.Context) ([]byte, error) {
+		return f.client.SumDB(ctx, name, rest)
+	})
+	if err != nil {
+		return f.failLookup("sumdb", pp, fmt.Errorf("checksum database %s: %s: %w", name, rest, err), out)
+	}
+	n := f.nodes.lookup(node{path: p, Path: pp, size: int64(len(data)), data: notNil(data), born: f.started})
+	timeout := forever
+	if rest == "latest" {
+		timeout = answerTimeout
+	}
+	f.entryOut(out, n, timeout)
+	return fuse.OK
+}
+
+// notNil returns data as a slice that is not nil: an empty file is a file too.
+func notNil(data []byte) []byte {
+	if data == nil {
+		return []byte{}
+	}
+	return data
+}
+
+// sumdbIsDir reports whether a path below cache/download/sumdb is a directory. Its files are NAME/supported,
+// NAME/latest, NAME/lookup/M@V and NAME/tile/H/L/K[.p/W], where K is split into directories x123
+// (https://research.swtch.com/tlog#tiling_a_log).
+func sumdbIsDir(rest string) bool {
+	_, file, ok := strings.Cut(rest, "/")
+	if !ok {
+		return true // sumdb itself or NAME
+	}
+	elems := strings.Split(file, "/")
+	last := elems[len(elems)-1]
+	switch elems[0] {
+	case "lookup":
+		return !strings.Contains(last, "@")
+	case "tile":
+		return len(elems) <= 3 || strings.HasPrefix(last, "x") || strings.HasSuffix(last, ".p")
+	}
+	return false
+}
+
+// answers remembers for a short time what upstream said about things that change.
+type answers struct {
+	mu sync.Mutex
+	by map[string]answer
+}
+
+type answer struct {
+	data []byte
+	at   time.Time
+}
+
+func newAnswers() *answers { return &answers{by: make(map[string]answer)} }
+
+// maxAnswers bounds how many answers are remembered; then the old ones go, all at once.
+const maxAnswers = 4096
+
+// get returns the answer to a question and since when it has been this one, from ask if none is remembered.
+func (a *answers) get(question string, ask func() ([]byte, error)) ([]byte, time.Time, error) {
+	now := time.Now()
+	a.mu.Lock()
+	old, ok := a.by[question]
+	a.mu.Unlock()
+	if ok && now.Sub(old.at) < answerTimeout {
+		return old.data, old.at, nil
+	}
+	data, err := ask()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	data = notNil(data)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.by) >= maxAnswers {
+		clear(a.by)
+	}
+	a.by[strings.Clone(question)] = answer{data, now}
+	return data, now, nil
+}

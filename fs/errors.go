@@ -1,0 +1,102 @@
+package fs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/mod/module"
+	"golang.org/x/sys/unix"
+
+	"modfs/fetch"
+)
+
+// maxErrors is how many errors .modfs/errors holds.
+const maxErrors = 100
+
+// Event is one error that a client saw: a line of .modfs/errors.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Module  string    `json:"module,omitempty"`
+	Version string    `json:"version,omitempty"`
+	Op      string    `json:"op"`                // what was wanted, e.g. "zip"
+	Cause   string    `json:"cause"`             // the whole chain of errors
+	Errno   string    `json:"errno"`             // what the client got, e.g. "EBADMSG"
+	Repeats int       `json:"repeats,omitempty"` // how often it happened again since
+}
+
+// errorLog keeps the last errors. Its zero value, with max set, is ready.
+type errorLog struct {
+	max int
+
+	mu    sync.Mutex
+	last  []Event // oldest first
+	total uint64
+}
+
+// add appends e, or counts it with the error before it if it is the same one: a build in which hundreds of files of one
+// module fail must not push out the error that came first. It reports whether e was new.
+func (l *errorLog) add(e Event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total++
+	if n := len(l.last); n > 0 {
+		p := &l.last[n-1]
+		if p.Module == e.Module && p.Version == e.Version && p.Op == e.Op && p.Cause == e.Cause {
+			p.Repeats++
+			p.Time = e.Time
+			return false
+		}
+		if n == l.max {
+			l.last = append(l.last[:0], l.last[1:]...)
+		}
+	}
+	l.last = append(l.last, e)
+	return true
+}
+
+// lines returns the errors as JSON lines, oldest first.
+func (l *errorLog) lines() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, e := range l.last {
+		enc.Encode(e) // cannot fail: an Event is strings and numbers
+	}
+	return b.Bytes()
+}
+
+func (l *errorLog) count() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
+
+// fail turns the error of an operation on m into the answer to a client. Here an error stops being one, so here it is
+// logged, counted and put into .modfs/errors: all but what merely says that something is not there, or that the client
+// itself gave up.
+func (f *FS) fail(op string, m module.Version, err error) fuse.Status {
+	no := errno(err)
+	quiet := no == syscall.EINTR || no == syscall.ESHUTDOWN || no == syscall.ENOENT && !errors.Is(err, fetch.ErrInvalid)
+	if quiet {
+		return fuse.Status(no)
+	}
+	e := Event{Time: time.Now(), Module: m.Path, Version: m.Version, Op: op, Cause: err.Error(), Errno: unix.ErrnoName(no)}
+	if f.errors.add(e) {
+		log := f.log.Warn
+		if no == syscall.EBADMSG {
+			log = f.log.Error
+		}
+		log("request failed", "op", op, "module", m.Path, "version", m.Version, "errno", e.Errno, "err", err)
+		if f.opts.OnError != nil {
+			f.opts.OnError(e)
+		}
+	}
+	return fuse.Status(no)
+}

@@ -1,0 +1,151 @@
+package fs
+
+import (
+	"archive/zip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/module"
+
+	"modfs/lru"
+)
+
+// openZip returns the open archive of a module, fetched and verified if the store does not have it. The caller puts it
+// back.
+func (f *FS) openZip(ctx context.Context, md *mod) (*handle, error) {
+	if h := f.zips.get(md.zipKey); h != nil {
+		return h, nil
+	}
+	file, err := f.store.Get(md.zipKey)
+	switch {
+	case err == nil:
+		f.stats.hits.Add(1)
+	case !errors.Is(err, iofs.ErrNotExist):
+		return nil, err
+	default:
+		if file, err = f.fill(ctx, md); err != nil {
+			return nil, err
+		}
+	}
+	return f.zips.add(md.zipKey, file), nil
+}
+
+// fill fetches the archive of a module into the store, once however many ask, and indexes it.
+func (f *FS) fill(ctx context.Context, md *mod) (*lru.File, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	file, err := f.store.Fill(ctx, md.zipKey, func(ctx context.Context, t *lru.Temp) error {
+		return f.fetchZip(ctx, md, t)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		f.touch()
+	}
+	return file, err
+}
+
+// fetchZip downloads and verifies a module's archive into t. When it returns nil, the module has its pin and its index,
+// and what was inflated on the way is in memory, as far as there is room: the client is about to read it.
+func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
+	start := time.Now()
+	f.stats.misses.Add(1)
+	// The .info has the mtime of the files. It comes in parallel, and a module can do without.
+	info := make(chan struct{})
+	f.background(func() {
+		defer close(info)
+		f.info(ctx, md.Version)
+	})
+	kept := keeper{room: f.opts.MemoryLimit / 2}
+	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, kept.add)
+	if err != nil {
+		return err
+	}
+	<-info
+	if err := f.pins.pinZip(md.Version, h1); err != nil {
+		return err
+	}
+	ix, err := f.index(ctx, md, t)
+	if err != nil {
+		return err
+	}
+	for name, data := range kept.files {
+		if i, ok := ix.find(name); ok {
+			f.content.add(contentKey{md.slot, i}, data, int64(len(data)))
+		}
+	}
+	f.stats.fetched.Add(t.Size())
+	f.log.Info("fetched", "module", md.Path, "version", md.Version.Version, "bytes", t.Size(), "dur", time.Since(start))
+	return nil
+}
+
+// archive is an open zip: a *handle or a *lru.Temp.
+type archive interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// index makes the tree of a module from its archive and keeps it, in memory and in the store.
+func (f *FS) index(ctx context.Context, md *mod, a archive) (*indexed, error) {
+	zr, err := zip.NewReader(a, a.Size())
+	if err != nil {
+		return nil, fmt.Errorf("%s: zip: %w: %v", md.Version, errDamaged, err)
+	}
+	t, err := newTree(md.Version, zr, md.Path == toolchainPath)
+	if err != nil {
+		return nil, fmt.Errorf("%s: zip: %w", md.Version, err)
+	}
+	t.zipSize = a.Size()
+	ix := &indexed{tree: t, time: f.modTime(md.Version)}
+	if err := f.store.Put(indexKey(md.Version), ix.encode()); err != nil {
+		f.log.Warn("index not stored", "module", md.Path, "version", md.Version.Version, "err", err)
+	}
+	f.keepTree(md, ix)
+	return ix, nil
+}
+
+// toolchainPath is the module whose versions are Go toolchains (https://go.dev/doc/toolchain).
+const toolchainPath = "golang.org/toolchain"
+
+// noTime is the mtime of what has no commit time that we know: old, like the content of a zip without times.
+var noTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// modTime returns the commit time of a module version, as far as the store has it. It fetches nothing.
+func (f *FS) modTime(m module.Version) time.Time {
+	if data, err := f.store.ReadFile(infoKey(m), maxInfo); err == nil {
+		if t, err := infoTime(m, data); err == nil && t.Unix() > 0 {
+			return t
+		}
+	}
+	if t, err := module.PseudoVersionTime(m.Version); err == nil {
+		return t
+	}
+	return noTime
+}
+
+// keeper collects inflated files until they are verified, within the room it is given.
+type keeper struct {
+	mu    sync.Mutex
+	room  int64
+	files map[string][]byte
+}
+
+// add may be called concurrently.
+func (k *keeper) add(name string, data []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.room -= int64(len(data)); k.room < 0 {
+		return
+	}
+	if k.files == nil {
+		k.files = make(map[string][]byte)
+	}
+	k.files[name] = data
+}

@@ -1,0 +1,363 @@
+// Package fs serves a lazy Go module cache as a FUSE file system.
+//
+// A mounted tree has the layout of $GOPATH/pkg/mod (https://go.dev/ref/mod#module-cache):
+//
+//	M@V/…                                the files of a module version, as the go command would unpack them
+//	cache/download/M/@v/V.info, .mod     its metadata, the latter checked against the checksum database
+//	cache/download/M/@v/V.zip, .ziphash  its archive and the h1 hash of that
+//	cache/download/M/@v/list, @latest    what the proxy says, so that the tree is itself a GOPROXY=file:// tree
+//	cache/download/sumdb/NAME/…          the checksum database's tiles and lookups, as far as we verified them
+//	.modfs/status.json, .modfs/errors    the state of the daemon and its last errors; never listed
+//
+// Nothing is there until somebody asks for it: metadata is fetched when it is looked up, a zip when something
+// below M@V is. Listing never fetches: directories above M@V show what the store has seen. No caller sees
+// unverified bytes: package fetch checks what it downloads before package lru gives it a name, and what is read
+// back later is checked again (the CRC-32 of each file, the hash of each go.mod).
+//
+// The kernel is told to cache all that cannot change, and not to send what we would not act on: there are no
+// OPEN, OPENDIR, FLUSH or ACCESS requests, hence no handles. A node ID is arithmetic (module slot, entry index)
+// for all that is inside a module; see node.go.
+//
+// Lock order: nodes.mu and every other mutex of this package is a leaf: none is held while another is taken, nor
+// during I/O or a callback.
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sync/singleflight"
+
+	"modfs/fetch"
+	"modfs/lru"
+)
+
+// Options say what Mount serves and how. The zero value of each field has a meaning.
+type Options struct {
+	// Store is where artifacts are kept, and how much of them. Dir must be set. Evictable, OnEvict, Exclude's
+	// necessary entries and Log are set by Mount.
+	Store lru.Config
+
+	// Fetch is where artifacts come from. Tiles is set by Mount, and Log where it is nil.
+	Fetch fetch.Config
+
+	// ReadOnly refuses every write with EROFS. Otherwise what clients write goes to a writable layer, below the store's
+	// directory, and is served from there first.
+	ReadOnly bool
+
+	// Pkg lays the mount out as $GOPATH/pkg: the module cache is in its directory mod, and whatever else clients make is
+	// the writable layer's.
+	Pkg bool
+
+	// ResolveClient leaves it to the clients of a read-write mount to find out which versions exist: the lazy tree offers
+	// a module once its V.mod was stored through the mount. Otherwise, and always with ReadOnly, the daemon answers by
+	// itself. See resolve.go.
+	ResolveClient bool
+
+	// OverlayMax bounds the files of the writable layer, in bytes. 0 means no limit.
+	OverlayMax int64
+
+	// AllowOther lets users other than the daemon's read the mount; the kernel then checks permissions.
+	AllowOther bool
+
+	// MemoryLimit bounds the inflated file content kept in memory, in bytes. 0 means 64 MiB.
+	MemoryLimit int64
+
+	// NoPrefetch leaves zips unfetched until something in them is opened. Otherwise the zip is fetched as soon as a
+	// client reads its .ziphash, which the go command does right before it uses a module.
+	NoPrefetch bool
+
+	// OnError is told each error that a client saw, missing files excepted. It must not block. Nil ignores them;
+	// .modfs/errors has them anyway.
+	OnError func(Event)
+
+	// Log gets what the daemon does. Nil discards it.
+	Log *slog.Logger
+}
+
+const defaultMemoryLimit = 64 << 20
+
+// FS is a mounted file system. Its methods may be called concurrently.
+type FS struct {
+	fuse.RawFileSystem // ENOSYS for what we don't implement
+
+	opts       Options
+	mountpoint string
+	log        *slog.Logger
+	server     *fuse.Server
+	started    time.Time
+	owner      fuse.Owner
+
+	store  *lru.Store
+	client *fetch.Client
+	pins   *pins
+
+	overlay  *overlay // nil on a read-only mount
+	removals removals
+
+	// ctx is the life of the mount: upstream requests belong to it, not to the request that was first to need them.
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup // background work that Close waits for
+
+	nodes    nodes
+	modules  modules
+	flights  singleflight.Group
+	trees    *budget[uint64, *indexed]   // by slot
+	content  *budget[contentKey, []byte] // inflated files
+	zips     *handles
+	answers  *answers // upstream's answers that change with time
+	prefetch prefetcher
+
+	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
+	stats   stats
+	errors  errorLog
+
+	served    chan struct{} // closed when the kernel let go of the mount
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Mount mounts a file system at mountpoint, an existing directory, and serves it in the background until it is
+// unmounted. A mount that a dead daemon left there is replaced.
+//
+// The error is a *lru.LockedError if another daemon uses the store.
+func Mount(mountpoint string, o Options) (*FS, error) {
+	mountpoint, err := filepath.Abs(mountpoint)
+	if err != nil {
+		return nil, err
+	}
+	if err := replaceStale(mountpoint); err != nil {
+		return nil, err
+	}
+	f, err := newFS(mountpoint, o)
+	if err != nil {
+		return nil, err
+	}
+	f.server, err = mountFUSE(f, mountConfig{
+		Dir:        mountpoint,
+		Source:     "modfs:" + f.store.Dir(),
+		ReadOnly:   o.ReadOnly,
+		AllowOther: o.AllowOther,
+		fuse:       mountOptions(f.log),
+		Log:        f.log,
+	})
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	f.served = make(chan struct{})
+	go func() {
+		defer close(f.served)
+		f.server.Serve()
+		f.stop() // nobody is left who could want an answer
+	}()
+	if err := waitMount(f.server, mountpoint); err != nil {
+		Unmount(mountpoint, true) // best effort: the error is about the mount
+		<-f.served
+		f.close()
+		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	f.log.Info("mounted", "mountpoint", mountpoint, "store", f.store.Dir())
+	return f, nil
+}
+
+// mountOptions are the FUSE options that do not depend on Options.
+func mountOptions(log *slog.Logger) fuse.MountOptions {
+	return fuse.MountOptions{
+		Name:              "modfs",
+		MaxWrite:          1 << 20, // also the largest READ
+		MaxBackground:     64,
+		DisableXAttrs:     true,
+		ExtraCapabilities: capNoOpendir,
+		Logger:            slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		PanicHandler: func(v any) fuse.Status {
+			log.Error("panic in a request", "err", v, "stack", string(debug.Stack()))
+			return fuse.EIO
+		},
+	}
+}
+
+// newFS opens the store and makes a file system that is not mounted yet.
+func newFS(mountpoint string, o Options) (*FS, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Fetch.Log == nil {
+		o.Fetch.Log = o.Log
+	}
+	if o.MemoryLimit == 0 {
+		o.MemoryLimit = defaultMemoryLimit
+	}
+	f := &FS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		opts:          o,
+		mountpoint:    mountpoint,
+		log:           o.Log,
+		started:       time.Now(),
+		owner:         fuse.Owner{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())},
+		trees:         newBudget[uint64, *indexed](treeMemory),
+		content:       newBudget[contentKey, []byte](o.MemoryLimit),
+		zips:          newHandles(maxHandles),
+		answers:       newAnswers(),
+	}
+	f.changed.Store(f.started.UnixNano())
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	f.nodes.init(modRoot)
+	if o.Pkg {
+		f.nodes.init("")
+	}
+	f.modules.init()
+	f.errors.max = maxErrors
+
+	var err error
+	if f.store, err = openStore(f, o.Store); err != nil {
+		return nil, err
+	}
+	if !o.ReadOnly {
+		f.overlay, err = openOverlay(f.store.Dir(), o.OverlayMax)
+	}
+	if err == nil {
+		f.pins, err = openPins(f.store)
+	}
+	if err == nil {
+		o.Fetch.Tiles = tiles{f.store}
+		f.client, err = fetch.New(o.Fetch)
+	}
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	f.startPrefetch()
+	return f, nil
+}
+
+// openStore opens the store with the parts of its configuration that are ours to decide.
+func openStore(f *FS, c lru.Config) (*lru.Store, error) {
+	if c.Dir == "" {
+		return nil, errors.New("no store directory given")
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c.Dir = dir
+	c.Evictable = evictable
+	c.OnEvict = f.evicted
+	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
+	if c.Holder == "" {
+		c.Holder = f.mountpoint
+	}
+	if c.Log == nil {
+		c.Log = f.log
+	}
+	return lru.Open(c)
+}
+
+// Wait returns when the file system is no longer mounted and its last user has left it.
+func (f *FS) Wait() { <-f.served }
+
+// Unmount unmounts the file system. The error wraps syscall.EBUSY while a process uses it.
+func (f *FS) Unmount() error { return Unmount(f.mountpoint, false) }
+
+// UnmountLazy takes the mount out of the tree of directories at once; it is served until its last user leaves,
+// when Wait returns.
+func (f *FS) UnmountLazy() error { return Unmount(f.mountpoint, true) }
+
+// Mountpoint is the absolute path of the directory that the file system is mounted at.
+func (f *FS) Mountpoint() string { return f.mountpoint }
+
+// Close ends upstream requests, unmounts the file system if it is mounted (lazily if it is busy; a process that still
+// uses it gets errors from then on) and closes the store. It may be called more than once.
+func (f *FS) Close() error {
+	f.closeOnce.Do(func() {
+		f.stop()
+		select {
+		case <-f.served:
+		default:
+			if f.Unmount() != nil {
+				f.UnmountLazy() // best effort: the kernel answers ENOTCONN once we are gone
+			}
+		}
+		f.closeErr = f.close()
+	})
+	return f.closeErr
+}
+
+// close releases what newFS acquired.
+func (f *FS) close() error {
+	f.stop()
+	f.wg.Wait()
+	f.zips.closeAll()
+	if f.client != nil {
+		f.client.Close()
+	}
+	if f.pins != nil {
+		f.pins.close()
+	}
+	if f.overlay != nil {
+		f.overlay.close()
+	}
+	if f.store == nil {
+		return nil
+	}
+	return f.store.Close()
+}
+
+// interruptGrace is for how long an interrupt must have been pending before a request is given up. The go runtime
+// interrupts its own threads all the time (SIGURG); a person who pressed Ctrl-C waits no longer than this.
+const interruptGrace = time.Second
+
+// errInterrupted ends a request whose caller has been told to stop.
+var errInterrupted = errors.New("interrupted")
+
+// request returns the context that bounds how long a FUSE request waits for work that is not its own; the work goes on
+// when the context ends. The caller calls done when it is through. cancel is what go-fuse closes on an interrupt.
+func (f *FS) request(cancel <-chan struct{}) (ctx context.Context, done func()) {
+	ctx, end := context.WithCancelCause(f.ctx)
+	if cancel == nil {
+		return ctx, func() { end(nil) }
+	}
+	finished := make(chan struct{})
+	go func() {
+		select {
+		case <-finished:
+			return
+		case <-cancel:
+		}
+		grace := time.NewTimer(interruptGrace)
+		defer grace.Stop()
+		select {
+		case <-finished:
+		case <-grace.C:
+			end(errInterrupted)
+		}
+	}()
+	return ctx, func() {
+		close(finished)
+		end(nil)
+	}
+}
+
+// background runs work that outlives the request that started it. Close waits for it, and a panic in it ends nothing
+// but itself.
+func (f *FS) background(work func()) {
+	f.wg.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				f.log.Error("panic in background work", "err", v, "stack", string(debug.Stack()))
+			}
+		}()
+		work()
+	})
+}

@@ -1,0 +1,344 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// overlayDir is where the writable layer lies in the store's directory. The store neither counts nor evicts it.
+const overlayDir = "overlay"
+
+// overlay is the writable layer of a read-write mount: what clients created, in a directory tree of the same shape on disk.
+// It is looked up before the lazy tree. Its crash safety is that of the file system that it lies on.
+//
+// All access goes through an os.Root: a client may leave a symbolic link to anywhere in it, and the daemon, which may be
+// root, must not be led out.
+type overlay struct {
+	root *os.Root
+	max  int64 // bytes of files that it may hold; 0: no limit
+
+	// names orders what changes names with what depends on them. Unlike all other locks it is held over I/O, but only
+	// the metadata I/O on the local disk whose outcome it protects; never over anything that may wait for a network.
+	names sync.RWMutex
+
+	mu   sync.Mutex
+	used int64                               // bytes of files, kept up to date as they grow and shrink
+	open *simplelru.LRU[*overFile, struct{}] // descriptors that may be closed
+}
+
+// maxOverlayFiles is how many descriptors on files of the overlay are kept open.
+const maxOverlayFiles = 256
+
+// overFile is what a node of the overlay stands for: one inode of the disk, whatever its names are.
+type overFile struct {
+	ino uint64
+	dir bool
+
+	// mu guards the descriptor. With no OPEN and RELEASE, it is opened at the first read or write, and once the last name
+	// is gone it must last for as long as the kernel remembers the node: somebody may have the file open.
+	mu       sync.Mutex
+	file     *os.File
+	writable bool
+	unlinked bool
+}
+
+// openOverlay opens the overlay of the store at dir, and makes it if there is none.
+func openOverlay(dir string, max int64) (*overlay, error) {
+	dir = filepath.Join(dir, overlayDir)
+	if err := os.MkdirAll(filepath.Join(dir, modRoot), 0o755); err != nil {
+		return nil, fmt.Errorf("make the writable layer: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the writable layer: %w", err)
+	}
+	o := &overlay{root: root, max: max}
+	o.open, _ = simplelru.NewLRU(maxOverlayFiles, func(of *overFile, _ struct{}) { go of.close() }) // fails only for sizes < 1
+	err = iofs.WalkDir(root.FS(), ".", func(_ string, d iofs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // what cannot be read cannot be counted
+		}
+		if fi, err := d.Info(); err == nil {
+			o.used += fi.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("measure the writable layer: %w", err)
+	}
+	return o, nil
+}
+
+func (o *overlay) close() {
+	o.mu.Lock()
+	files := o.open.Keys()
+	o.mu.Unlock()
+	for _, of := range files {
+		of.close()
+	}
+	o.root.Close()
+}
+
+// overName is p as os.Root wants it.
+func overName(p string) string {
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+// lstat returns the attributes of what the overlay has at p.
+func (o *overlay) lstat(p string) (*syscall.Stat_t, error) {
+	fi, err := o.root.Lstat(overName(p))
+	if err != nil {
+		return nil, err
+	}
+	return fi.Sys().(*syscall.Stat_t), nil
+}
+
+func (o *overlay) has(p string) bool {
+	_, err := o.lstat(p)
+	return err == nil
+}
+
+// readDir returns what the overlay has in directory p, nothing if that is not there.
+func (o *overlay) readDir(p string) []iofs.DirEntry {
+	d, err := o.root.Open(overName(p))
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	es, _ := d.ReadDir(-1) // what it could read before an error
+	return es
+}
+
+// parents makes the directories above p, which the lazy tree may have shown without their being there.
+func (o *overlay) parents(p string) error {
+	dir := path.Dir(p)
+	if dir == "." || o.has(dir) {
+		return nil
+	}
+	return o.root.MkdirAll(dir, 0o755)
+}
+
+// reserve makes room for a file to grow by n bytes (or to shrink, n < 0).
+func (o *overlay) reserve(n int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n > 0 && o.max > 0 && o.used+n > o.max {
+		return fmt.Errorf("writable layer is full (%d of %d bytes): %w", o.used, o.max, syscall.ENOSPC)
+	}
+	o.used += n
+	return nil
+}
+
+// usage returns how many bytes of files the overlay has.
+func (o *overlay) usage() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.used
+}
+
+// descriptor returns a descriptor on n, open for writing if write is set. It may be closed by others at any time, but not
+// under a call that uses it: a call on a closed one fails with os.ErrClosed and is then repeated; see withFile.
+func (f *FS) descriptor(n *node, write bool) (*os.File, error) {
+	of := n.over
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if of.file != nil && (of.writable || !write) {
+		f.overlay.keep(of)
+		return of.file, nil
+	}
+	if of.unlinked && of.file == nil {
+		return nil, syscall.ESTALE
+	}
+	old := of.file
+	file, writable, err := f.overlay.openFile(f.nodes.path(n.id), write)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := fstat(file); err != nil || st.Ino != of.ino {
+		file.Close()
+		return nil, syscall.ESTALE
+	}
+	of.file, of.writable = file, writable
+	if old != nil {
+		old.Close() // best effort: it was only read
+	}
+	f.overlay.keep(of)
+	return file, nil
+}
+
+// openFile opens p for reading, and for writing where that is wanted or allowed anyway. The permission to write was checked
+// by the kernel when the client opened the file; the bits may have changed since, as they do when the go command creates a
+// file with mode 0444 and writes through that descriptor.
+func (o *overlay) openFile(p string, write bool) (file *os.File, writable bool, err error) {
+	const flags = syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	if file, err = o.root.OpenFile(p, os.O_RDWR|flags, 0); err == nil {
+		return file, true, nil
+	}
+	if errors.Is(err, iofs.ErrPermission) {
+		if !write {
+			if file, err = o.root.OpenFile(p, os.O_RDONLY|flags, 0); err == nil {
+				return file, false, nil
+			}
+		}
+		var fi os.FileInfo
+		if fi, err = o.root.Lstat(p); err != nil {
+			return nil, false, err
+		}
+		if err = o.root.Chmod(p, fi.Mode().Perm()|0o600); err != nil {
+			return nil, false, err
+		}
+		file, err = o.root.OpenFile(p, os.O_RDWR|flags, 0)
+		o.root.Chmod(p, fi.Mode().Perm()) // best effort: it was possible a moment ago
+	}
+	return file, err == nil, err
+}
+
+// keep marks of's descriptor as used. The least recently used one is closed where there are too many.
+func (o *overlay) keep(of *overFile) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open.Add(of, struct{}{})
+}
+
+// close closes the descriptor, unless it is all that is left of the file.
+func (of *overFile) close() {
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if of.file != nil && !of.unlinked {
+		of.file.Close() // best effort: a failed write was reported when it was made
+		of.file = nil
+	}
+}
+
+// forget is close when the kernel knows the node no longer.
+func (o *overlay) forget(of *overFile) {
+	o.mu.Lock()
+	o.open.Remove(of)
+	o.mu.Unlock()
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if of.file == nil {
+		return
+	}
+	if of.unlinked {
+		if st, err := fstat(of.file); err == nil {
+			o.reserve(-st.Size)
+		}
+	}
+	of.file.Close() // best effort, as above
+	of.file = nil
+}
+
+// withFile calls do with a descriptor on n.
+func (f *FS) withFile(n *node, write bool, do func(*os.File) error) error {
+	for {
+		file, err := f.descriptor(n, write)
+		if err != nil {
+			return err
+		}
+		if err = do(file); !errors.Is(err, os.ErrClosed) {
+			return err
+		}
+	}
+}
+
+func fstat(file *os.File) (*syscall.Stat_t, error) {
+	fi, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return fi.Sys().(*syscall.Stat_t), nil
+}
+
+// pin opens the file of the node at p, if the kernel knows one, because its name is about to go.
+func (f *FS) pin(p string) {
+	n := f.nodes.at(p)
+	if n == nil || n.over == nil || n.over.dir {
+		return
+	}
+	if _, err := f.descriptor(n, false); err != nil {
+		f.log.Debug("unlinked file not opened", "path", p, "err", err)
+	}
+}
+
+// unlinked is called after the name p of an overlay file went. st is what it was; if it had other names, it has lost nothing
+// but this one.
+func (f *FS) unlinked(n *node, st *syscall.Stat_t) {
+	if n != nil && n.over != nil {
+		n.over.mu.Lock()
+		n.over.unlinked = true
+		counted := n.over.file != nil && st.Nlink <= 1
+		n.over.mu.Unlock()
+		if counted {
+			return // counted until the kernel forgets it
+		}
+	}
+	if st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Nlink <= 1 {
+		f.overlay.reserve(-st.Size)
+	}
+}
+
+// overAttr returns the attributes of an overlay node.
+func (f *FS) overAttr(a *fuse.Attr, n *node) error {
+	n.over.mu.Lock()
+	file, gone := n.over.file, n.over.unlinked
+	n.over.mu.Unlock()
+	var st *syscall.Stat_t
+	err := error(syscall.ESTALE)
+	if gone && file != nil {
+		st, err = fstat(file)
+	} else if !gone {
+		st, err = f.overlay.lstat(f.nodes.path(n.id))
+	}
+	if err != nil {
+		return err
+	}
+	a.FromStat(st)
+	return nil
+}
+
+// overTimeout is for overlay files and directories. Whatever changes them goes through the kernel, which knows.
+const overTimeout = time.Minute
+
+// overEntry fills in the answer for what the overlay has at p, which is st.
+func (f *FS) overEntry(out *fuse.EntryOut, p string, pp Path, st *syscall.Stat_t) {
+	dir := st.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	if dir && pp.Kind.merged() {
+		f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp}), overTimeout)
+		return
+	}
+	n := f.nodes.lookup(node{path: p, Path: pp, over: &overFile{ino: st.Ino, dir: dir}})
+	out.NodeId = n.id
+	out.Generation = 1
+	out.Attr.FromStat(st)
+	out.SetEntryTimeout(overTimeout)
+	out.SetAttrTimeout(overTimeout)
+}
+
+// merged reports whether directories of this kind show what the overlay has together with the lazy tree.
+func (k Kind) merged() bool { return k.isDir() && k != KindModule && k != KindControl }
+
+// mergeNames returns the names in the overlay's directory p, in order.
+func (o *overlay) namesIn(p string) []string {
+	var names []string
+	for _, e := range o.readDir(p) {
+		names = append(names, e.Name())
+	}
+	slices.Sort(names)
+	return names
+}

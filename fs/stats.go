@@ -1,0 +1,33 @@
+package fs
+
+import "sync/atomic"
+
+// stats count what happened since the mount. All fields are counters.
+type stats struct {
+	lookups, reads, listings atomic.Int64 // FUSE requests
+	hits, misses             atomic.Int64 // modules opened: the zip was in the store, or had to be fetched
+	fetched                  atomic.Int64 // bytes of zips
+	served                   atomic.Int64 // bytes answered to reads
+	inflated                 atomic.Int64 // bytes inflated to answer reads
+	notFound                 atomic.Int64 // lookups that upstream answered with "no such version"
+	damaged, repaired        atomic.Int64 // stored files found damaged, and replaced
+	prefetched               atomic.Int64 // zips fetched before they were opened
+}
+
+// snapshot returns the counters by the names that status.json has for them.
+func (s *stats) snapshot() map[string]int64 {
+	return map[string]int64{
+		"lookups":        s.lookups.Load(),
+		"reads":          s.reads.Load(),
+		"listings":       s.listings.Load(),
+		"hits":           s.hits.Load(),
+		"misses":         s.misses.Load(),
+		"fetched_bytes":  s.fetched.Load(),
+		"served_bytes":   s.served.Load(),
+		"inflated_bytes": s.inflated.Load(),
+		"not_found":      s.notFound.Load(),
+		"damaged":        s.damaged.Load(),
+		"repaired":       s.repaired.Load(),
+		"prefetched":     s.prefetched.Load(),
+	}
+}
