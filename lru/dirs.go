@@ -10,13 +10,16 @@ import (
 )
 
 // dirInfo is a directory of the store. Directories have no key and no recency: they come with the first file below them
-// and go with the last one, or a store that has seen many modules would be full of empty ones.
+// and go with the last one, or a store that has seen many modules would be full of empty ones, at a block each.
+//
+// They are counted in memory, so that nobody has to try rmdir to find out whether a directory is empty, and nobody's
+// rename fails because the directory was removed just before: whoever needs one has a name linked in it from before it
+// makes the directory until the file there is gone.
 type dirInfo struct {
 	refs        int   // files and directories in it, and operations that are about to put some there
 	names, peak int64 // what their names take (nameDisk), now and at most: directories do not shrink
 	disk        int64
 	made        bool // it is on disk
-	synced      bool // its name outlives a power failure
 	leaving     bool // it is being removed
 }
 
@@ -75,7 +78,9 @@ func (s *Store) unlink(name string) (empty string) {
 	return parent
 }
 
-// prune removes a directory that unlink found empty, and those above it that thereby become empty.
+// prune removes a directory that unlink found empty, and those above it that thereby become empty. It does nothing for
+// the name "". The directory was marked as leaving under the lock under which it became empty, so nobody can have put
+// something there since.
 func (s *Store) prune(name string) {
 	for name != "" {
 		err := syscall.Rmdir(s.path(name)) // os.Remove would also remove a file
@@ -107,11 +112,13 @@ func (s *Store) leavingDir(name string) bool {
 	return false
 }
 
-// enter links name, after it has reserved what that takes, and makes its directory. own is as for reserve.
+// enter links name, after it has reserved what that takes, and makes its directory. own is as for reserve. After it, a file
+// can be given that name; exit undoes it.
 func (s *Store) enter(ctx context.Context, name string, own int64) error {
 	var have int64
 	for {
 		s.mu.Lock()
+		// It takes one rmdir per level, no longer.
 		for s.leavingDir(name) {
 			s.cond.Wait()
 		}
@@ -171,7 +178,11 @@ func (s *Store) makeDir(name string) error {
 	return nil
 }
 
-// syncDir makes the names in a directory outlive a power failure, and the directory's own name as well.
+// syncDir makes the names in a directory outlive a power failure.
+//
+// Its own name and those above are not synced one by one. The journaling file systems commit what was done before along
+// with it, so that would only be flushing the disk again for each level; and where it is lost, a file is missing and none
+// is wrong.
 func (s *Store) syncDir(name string) error {
 	f, err := os.Open(s.path(name))
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -180,25 +191,10 @@ func (s *Store) syncDir(name string) error {
 	if err != nil {
 		return err
 	}
+	defer f.Close()
 	err = f.Sync()
-	f.Close()
-	if err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOTSUP) { // not every file system can
-		return err
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		return nil // this file system cannot
 	}
-	s.mu.Lock()
-	d := s.dirs[name]
-	done := d == nil || d.synced
-	s.mu.Unlock()
-	if done {
-		return nil
-	}
-	if err := s.syncDir(path.Dir(name)); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if d := s.dirs[name]; d != nil {
-		d.synced = true
-	}
-	return nil
+	return err
 }

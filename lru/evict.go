@@ -21,7 +21,7 @@ type victims struct{ files, quarantined []*entry }
 func (v victims) any() bool { return len(v.files)+len(v.quarantined) > 0 }
 
 // take chooses victims of want bytes: from the quarantine first, since no one is served from there, then those unused for
-// longest. s.mu is held.
+// longest, whether or not they are open. They are absent from then on, and the caller drops them. s.mu is held.
 func (s *Store) take(want int64) (v victims) {
 	for want > 0 && len(s.quar) > 0 {
 		e := s.quar[0]
@@ -41,7 +41,8 @@ func (s *Store) take(want int64) (v victims) {
 	return v
 }
 
-// takeOlder chooses those that were last used before t. s.mu is held.
+// takeOlder chooses those that were last used before t. The order of use is that of the times, but for what was unpinned or
+// put back after a failure, which can only keep others for a while longer. s.mu is held.
 func (s *Store) takeOlder(t time.Time) (v victims) {
 	for {
 		_, e, ok := s.lru.GetOldest()
@@ -53,7 +54,8 @@ func (s *Store) takeOlder(t time.Time) (v victims) {
 	}
 }
 
-// takeEntry makes e absent. Its key is busy until its name is gone, too. s.mu is held.
+// takeEntry makes e absent. Its key is busy until its name is gone, too, or a new file could get the name and be unlinked in
+// its place. Who is in lru is not busy, so this never waits. s.mu is held.
 func (s *Store) takeEntry(e *entry) {
 	s.delist(e)
 	delete(s.entries, e.key)
@@ -61,7 +63,8 @@ func (s *Store) takeEntry(e *entry) {
 	s.evicting += e.disk
 }
 
-// drop unlinks victims and returns how many bytes that freed. What is still open is freed when it is closed.
+// drop unlinks victims and returns how many bytes that freed. What is still open is freed when it is closed; who keeps files
+// open just in case is told by OnEvict, and has closed them when drop counts.
 func (s *Store) drop(v victims) (freed int64) {
 	for _, e := range v.quarantined {
 		s.dropQuarantined(e)
@@ -87,6 +90,7 @@ func (s *Store) drop(v victims) (freed int64) {
 		s.mu.Unlock()
 		s.prune(empty)
 	}
+	// After the last of them, so that a callback that takes its time keeps no key busy.
 	if s.cfg.OnEvict != nil {
 		for _, e := range v.files {
 			s.guard("OnEvict", func() { s.cfg.OnEvict(e.key) })
@@ -116,7 +120,8 @@ func (s *Store) orphan(e *entry) (empty string) {
 	return s.unlink(e.key)
 }
 
-// unref ends the use of e's file by a descriptor, which is closed by now. s.mu is held.
+// unref ends the use of e's file by a descriptor, which is closed by now. The last one of a file that has no name frees its
+// blocks, for which somebody may be waiting. s.mu is held.
 func (s *Store) unref(e *entry) {
 	e.refs--
 	if e.refs == 0 && e.gone {
@@ -136,7 +141,7 @@ func (s *Store) remove(name string) error {
 	return nil
 }
 
-// dropQuarantined unlinks a file that is no longer in s.quar.
+// dropQuarantined unlinks a file that is no longer in s.quar. Nobody looks it up, so there is no key to keep busy.
 func (s *Store) dropQuarantined(e *entry) {
 	if err := s.remove(e.key); err != nil {
 		s.log.Error("file in quarantine not removed", "key", e.key, "err", err)
@@ -163,7 +168,8 @@ func (s *Store) Evict(target int64) (freed int64) {
 }
 
 // relieve evicts for an operation that needs about n bytes and was told that the partition is full. It returns how many
-// bytes that freed.
+// bytes that freed. It takes a twentieth of what there is at least: a full partition is full for others as well, and an
+// eviction for every write would be slow.
 func (s *Store) relieve(n int64) (freed int64) {
 	s.mu.Lock()
 	v := s.take(max(n, s.evictable/20, 16*block))
@@ -172,7 +178,8 @@ func (s *Store) relieve(n int64) (freed int64) {
 }
 
 // retry runs op, which needs about n bytes. As long as the partition is full and eviction frees something, it runs op
-// again.
+// again; each time something is gone for good, so it ends. The ledger cannot prevent this: others write to the partition,
+// and it may be smaller than the limit.
 func (s *Store) retry(n int64, op func() error) error {
 	for {
 		err := op()
@@ -185,7 +192,8 @@ func (s *Store) retry(n int64, op func() error) error {
 	}
 }
 
-// hooked lets a test fail or watch what is about to be done.
+// hooked lets a test fail or watch what is about to be done. The operations are mkdir, create, preallocate, write, sync,
+// rename, unlink and open.
 func (s *Store) hooked(op, name string) error {
 	if s.hook == nil {
 		return nil
@@ -193,7 +201,8 @@ func (s *Store) hooked(op, name string) error {
 	return s.hook(op, name)
 }
 
-// maintain evicts what is too old, and what keeps the partition from having free what it should.
+// maintain evicts what is too old, and what keeps the partition from having free what it should. Unlike reserve it does so
+// even if that is not enough: it is others who need the space.
 func (s *Store) maintain() {
 	if s.cfg.MaxAge > 0 {
 		s.mu.Lock()

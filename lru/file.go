@@ -55,7 +55,8 @@ func (f *File) Close() error {
 	return f.s.closeFile(f.sh.f, f.e)
 }
 
-// closeFile closes f, a descriptor that is counted in e.refs. Only then may its bytes be given back.
+// closeFile closes f, a descriptor that is counted in e.refs. Only then may its bytes be given back: the file may have no
+// name any more.
 func (s *Store) closeFile(f *os.File, e *entry) error {
 	err := f.Close()
 	s.mu.Lock()
@@ -64,8 +65,8 @@ func (s *Store) closeFile(f *os.File, e *entry) error {
 	return err
 }
 
-// lockKey makes key busy: until unlockKey, nobody else looks it up or changes what it stands for. s.mu is held, and is
-// given up while another has the key.
+// lockKey makes key busy, which is a lock for one key that may be held during I/O: until unlockKey, nobody else looks it up
+// or changes what it stands for. s.mu is held, and is given up while another has the key.
 func (s *Store) lockKey(key string) {
 	s.await(key)
 	s.busy[key] = struct{}{}
@@ -87,6 +88,9 @@ func (s *Store) await(key string) {
 }
 
 // Get opens the file of key and marks it as used. The caller closes it. The error wraps io/fs.ErrNotExist if there is none.
+//
+// The file is opened without a lock, and is the right one if before and after that the key had the same entry and was not
+// busy: entries are never reused.
 func (s *Store) Get(key string) (*File, error) {
 	if err := s.checkKey(key); err != nil {
 		return nil, err
@@ -133,6 +137,8 @@ func (s *Store) Get(key string) (*File, error) {
 		s.mu.Lock()
 		s.unref(e)
 		s.mu.Unlock()
+		// Remove also tidies up the account and the directories. If it hits a file that came just now, that is fetched
+		// again.
 		if current && errors.Is(err, iofs.ErrNotExist) {
 			s.log.Warn("file is gone from the store's directory", "key", key)
 			if err := s.Remove(key); err != nil {
@@ -189,7 +195,8 @@ func (s *Store) Stat(key string) (Info, error) {
 }
 
 // ReadDir lists the files and directories whose keys are directly below the prefix dir, "." for all, in order of names.
-// The error wraps io/fs.ErrNotExist if there are none.
+// The error wraps io/fs.ErrNotExist if there are none. It reads the directory from disk and marks nothing as used. What
+// others put there since Open is not listed, since Get would not find it.
 func (s *Store) ReadDir(dir string) ([]iofs.DirEntry, error) {
 	if dir != "." {
 		if err := s.checkKey(dir); err != nil {

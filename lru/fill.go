@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"path"
 	"runtime/debug"
 )
 
@@ -19,12 +20,14 @@ type flight struct {
 }
 
 // Fill returns the file of key, as Get does. If there is none, it runs fill, once however many ask for key, which writes the
-// content and returns nil if it is right; the file then gets its name. Nobody ever sees anything else. Content and name
-// outlive a power failure.
+// content and returns nil if it is right; the file then gets its name. Nobody ever sees anything else. The content is synced
+// before, so that this holds after a power failure, too.
 //
 // ctx bounds only the caller's waiting. The context of fill is the store's life: a fill whose callers have all left goes on,
 // and what it makes is kept. If fill returns an error or panics, everybody who waits gets that error, nothing is kept, and
-// the next call tries again.
+// the next call tries again. A fill may itself use the store, and fill another key, but not its own.
+//
+// The error wraps ErrTooLarge or ErrNoSpace if there is no room, and is the cause of ctx if that ended first.
 func (s *Store) Fill(ctx context.Context, key string, fill func(ctx context.Context, t *Temp) error) (*File, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -41,8 +44,8 @@ func (s *Store) Fill(ctx context.Context, key string, fill func(ctx context.Cont
 	}
 }
 
-// board joins the flight for key, or starts one. It returns nil if key is there, which Get then finds, or an answer to
-// Get is that the store is closed.
+// board joins the flight for key, or starts one; both under the lock under which flights land, so none is missed. It returns
+// nil if the key is there by now, or the store is closed: Get then tells which.
 func (s *Store) board(key string, fill func(ctx context.Context, t *Temp) error) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,6 +69,8 @@ func (s *Store) land(ctx context.Context, fl *flight) (*File, error) {
 	select {
 	case <-fl.done:
 	case <-ctx.Done():
+		// One that has landed has counted us in sh.refs, so the descriptor must be taken. The lock keeps it from
+		// landing while we look.
 		s.mu.Lock()
 		select {
 		case <-fl.done: // after all, and a descriptor is counted for us
@@ -82,13 +87,15 @@ func (s *Store) land(ctx context.Context, fl *flight) (*File, error) {
 	return &File{s: s, key: fl.key, e: fl.e, sh: fl.sh}, nil
 }
 
-// fly runs a flight.
+// fly runs a flight. Its end is one step: who looks later finds the file, and all who came before get this very descriptor,
+// which stays good even if the file is evicted before they have noticed.
 func (s *Store) fly(key string, fl *flight, fill func(ctx context.Context, t *Temp) error) {
 	defer s.ops.Done()
-	defer s.leave()
 	t, err := s.fillTemp(key, fill)
 	s.mu.Lock()
 	delete(s.flights, key)
+	s.holders--
+	s.moved()
 	unused := false
 	if err == nil {
 		fl.e, fl.sh = t.e, &shared{f: t.f, refs: fl.waiters}
@@ -100,9 +107,17 @@ func (s *Store) fly(key string, fl *flight, fill func(ctx context.Context, t *Te
 	if unused {
 		s.closeFile(t.f, t.e) // best effort: it is synced
 	}
+	// Nobody has to wait for this: the content is on disk, and if the name is lost, so is only a file that can be filled
+	// again.
+	if err == nil {
+		if err := s.syncDir(path.Dir(key)); err != nil {
+			s.log.Warn("directory not synced", "key", key, "err", err)
+		}
+	}
 }
 
-// fillTemp makes the file of key, and returns it open.
+// fillTemp makes the file of key, and returns it open. Its descriptor, with which it was written, is the one that is read
+// from later: opening it by name could find another file by then.
 func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) error) (*Temp, error) {
 	t, err := s.newTemp(s.ctx)
 	if err != nil {
@@ -123,17 +138,21 @@ func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) err
 }
 
 // call runs the callback of a fill. That it panics or ends its goroutine is an error of its own.
-func (s *Store) call(key string, t *Temp, fill func(ctx context.Context, t *Temp) error) (err error) {
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		p := recover()
-		err = fmt.Errorf("%s: fill: panic: %v", key, p)
-		s.log.Error("panic", "in", "fill", "key", key, "err", p, "stack", string(debug.Stack()))
+func (s *Store) call(key string, t *Temp, fill func(ctx context.Context, t *Temp) error) error {
+	result := make(chan error, 1)
+	go func() { // one that it may end
+		var err error
+		returned := false
+		defer func() {
+			if !returned {
+				p := recover()
+				err = fmt.Errorf("%s: fill: panic: %v", key, p)
+				s.log.Error("panic", "in", "fill", "key", key, "err", p, "stack", string(debug.Stack()))
+			}
+			result <- err
+		}()
+		err = fill(s.ctx, t)
+		returned = true
 	}()
-	err = fill(s.ctx, t)
-	returned = true
-	return err
+	return <-result
 }

@@ -45,6 +45,9 @@ func (l *ledger) used() int64 {
 	return l.live + l.temps + l.unlinked + l.quarantined + l.dirBytes + l.fixed
 }
 
+// setLimit sets the limit to n bytes, 0 for none. The margin below it is for those who measure with du (see the package
+// comment), and stops growing where it would be more than du can be off by. Ending below the mark where eviction begins means
+// that it is not needed again for the very next file.
 func (l *ledger) setLimit(n int64) {
 	l.max = n
 	l.soft = n - min(n/50, 64<<20)
@@ -142,6 +145,7 @@ func (s *Store) reserve(ctx context.Context, n, own int64) error {
 			return context.Cause(ctx)
 		}
 		evict, fits := s.want(n, p)
+		// Looked at again after each wait: what there was to hope for may be gone.
 		if !fits && s.hopeless(n, own, p) {
 			return s.full(n, p) // and nothing was evicted in vain
 		}
@@ -253,13 +257,14 @@ func (w *waiter) wait(ctx context.Context, s *Store) bool {
 		w.stopWake = context.AfterFunc(ctx, wake)
 		w.since, w.seen = time.Now(), s.progress.Load()
 	}
-	if time.Since(w.since) >= s.patience {
+	waited := time.Since(w.since)
+	if waited >= s.patience {
 		if s.progress.Load() == w.seen {
 			return false
 		}
-		w.since, w.seen = time.Now(), s.progress.Load()
-		w.timer.Reset(s.patience)
+		w.since, w.seen, waited = time.Now(), s.progress.Load(), 0
 	}
+	w.timer.Reset(s.patience - waited) // each time: it may have fired a moment before the patience was up
 	s.cond.Wait()
 	return true
 }

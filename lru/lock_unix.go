@@ -14,7 +14,8 @@ import (
 )
 
 // acquire locks the file of that name, creating it if need be, and writes into it who has it. The kernel drops the lock
-// with the descriptor, however the process ends. The descriptor is close-on-exec, as all that package os opens.
+// with the descriptor, however the process ends. The descriptor is close-on-exec, as all that package os opens, so a child does
+// not keep the store. A lock that depended on the file's existence would outlive a kill.
 func acquire(name, dir, holder string) (*os.File, error) {
 	// Readable to all, so that whoever may look into the directory can tell who has the store.
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
@@ -57,7 +58,7 @@ func lockedError(f *os.File, dir string) error {
 	return e
 }
 
-// unlock gives the lock back.
+// unlock gives the lock back. The file stays: who removes a lock file can remove one that another process has just locked.
 func unlock(f *os.File) error {
 	f.Truncate(0) // best effort: nobody has the store now
 	return f.Close()
@@ -75,7 +76,7 @@ func statfs(dir string) (partition, error) {
 			return partition{}, fmt.Errorf("%s: statfs: %w", dir, err)
 		}
 	}
-	// Bavail is signed on FreeBSD, and negative when only root has room left.
+	// Not Bfree: part of that may be for root only. Bavail is signed on FreeBSD, and negative when root has used its part.
 	return partition{free: max(0, int64(st.Bavail)) * int64(st.Bsize), total: int64(st.Blocks) * int64(st.Bsize)}, nil
 }
 
@@ -87,7 +88,8 @@ func allocated(fi os.FileInfo) int64 {
 	return 0
 }
 
-// diskFull reports whether err says that the partition, or the user's share of it, is full.
+// diskFull reports whether err says that the partition, or the user's share of it, is full. Either may be cured by
+// eviction.
 func diskFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

@@ -39,10 +39,22 @@ func (s *Store) put(key string, data []byte, sync bool) error {
 		t.discard()
 		return fmt.Errorf("%s: %w", key, err)
 	}
-	return s.closeFile(t.f, t.e)
+	// Some file systems report only now that a write failed.
+	if err := s.closeFile(t.f, t.e); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if sync {
+		if err := s.syncDir(path.Dir(key)); err != nil {
+			return fmt.Errorf("%s: sync its directory: %w", key, err)
+		}
+	}
+	return nil
 }
 
-// commit gives t its key. The file that had it is replaced. t stays open, and t.e.refs counts that.
+// commit gives t its key. The file that had it is replaced. t stays open, and t.e.refs counts that. With sync, the content
+// is on disk before the name is, so that not even a power failure can leave the name with anything else.
+//
+// If it fails, t is as before and is to be discarded.
 func (s *Store) commit(t *Temp, key string, sync bool) error {
 	if err := t.settle(sync); err != nil {
 		return err
@@ -57,22 +69,17 @@ func (s *Store) commit(t *Temp, key string, sync bool) error {
 		s.exit(key)
 		return err
 	}
-	if sync {
-		if err := s.syncDir(path.Dir(key)); err != nil {
-			// It is there for everybody to see, and complete.
-			s.log.Warn("directory not synced", "key", key, "err", err)
-		}
-	}
 	return nil
 }
 
-// rename gives t the key of e, which describes it from then on.
+// rename gives t the key of e, which describes it from then on. The ledger passes from the one to the other under the lock
+// under which everybody else sees the change, so its bytes are never counted twice, nor not at all.
 func (s *Store) rename(t *Temp, e *entry) error {
 	s.mu.Lock()
 	s.lockKey(e.key)
 	old := s.entries[e.key]
 	if old != nil {
-		s.delist(old)
+		s.delist(old) // or it might be evicted under the new file's name
 	}
 	s.mu.Unlock()
 	err := s.hooked("rename", e.key)
@@ -113,7 +120,7 @@ func (s *Store) Remove(key string) error {
 	s.mu.Lock()
 	s.unlockKey(key)
 	if err != nil {
-		s.enlist(e)
+		s.enlist(e) // it is still there, and may go another day
 		s.mu.Unlock()
 		return fmt.Errorf("%s: remove: %w", key, err)
 	}
@@ -125,8 +132,9 @@ func (s *Store) Remove(key string) error {
 	return nil
 }
 
-// takeKey makes key busy and returns its entry, which may then not be evicted. If it returns one, the caller ends with
-// unlockKey and s.ops.Done. It returns nil if there is no file.
+// takeKey makes key busy and returns its entry, which may then not be evicted, and which is still found in s.entries by those
+// who do not wait: Stat and Touch. If it returns one, the caller ends with unlockKey and s.ops.Done. It returns nil if there
+// is no file.
 func (s *Store) takeKey(key string) (*entry, error) {
 	if err := s.checkKey(key); err != nil {
 		return nil, err
@@ -159,6 +167,7 @@ func (s *Store) Quarantine(key string) error {
 	}
 	defer s.ops.Done()
 	name := s.quarantineName(key)
+	// Its new directory entry may cost a block, which is made room for before the key is busy: eviction takes its time.
 	s.hold()
 	err := s.enter(s.ctx, name, 0)
 	s.leave()
@@ -194,7 +203,7 @@ func (s *Store) Quarantine(key string) error {
 	s.live -= e.disk
 	s.quarantined += e.disk
 	empty := s.unlink(key)
-	e.key = name
+	e.key = name // Files that are open know their key themselves
 	s.quar = append(s.quar, e)
 	s.mu.Unlock()
 	s.prune(empty)
@@ -212,7 +221,8 @@ func (s *Store) quarantineName(key string) string {
 	return fmt.Sprintf("%s/%s-%06d-%s", quarantineDir, s.cfg.Now().UTC().Format("20060102T150405.000"), s.seq.Add(1), base)
 }
 
-// trimQuarantine removes the oldest files of more than maxQuarantine.
+// trimQuarantine removes the oldest files of more than maxQuarantine. They are told from those that take chose by no longer
+// being in s.quar.
 func (s *Store) trimQuarantine() {
 	s.mu.Lock()
 	n := max(0, len(s.quar)-maxQuarantine)

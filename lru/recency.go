@@ -40,6 +40,7 @@ func newRecency() *simplelru.LRU[string, *entry] {
 func (s *Store) enlist(e *entry) {
 	_, pinned := s.pins[e.key]
 	_, busy := s.busy[e.key]
+	// Who has the key busy enlists it again, or its successor.
 	if e.evictable && !pinned && !busy && !s.lru.Contains(e.key) {
 		s.lru.Add(e.key, e)
 		s.evictable += e.disk
@@ -75,7 +76,8 @@ func (s *Store) stamp(name string, now time.Time) error {
 	return os.Chtimes(s.path(name), time.Time{}, now)
 }
 
-// restore puts what the walk at start found in order of use.
+// restore puts what the walk at start found in order of use. Ties, as after an archive was unpacked, are broken by key, so
+// that two starts agree.
 func (s *Store) restore() {
 	es := make([]*entry, 0, len(s.entries))
 	for _, e := range s.entries {

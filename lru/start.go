@@ -16,7 +16,8 @@ const (
 	lockFile    = "lock"
 )
 
-// reserved reports whether a name in the store's directory is not for keys.
+// reserved reports whether a name in the store's directory is not for keys: it is ours, or somebody else's, and in neither
+// case to be walked, counted or evicted as a file of the store.
 func (s *Store) reserved(name string) bool {
 	switch name {
 	case tmpDir, quarantineDir, lockFile, versionFile:
@@ -38,7 +39,8 @@ func (s *Store) checkKey(key string) error {
 	return nil
 }
 
-// start takes the directory over and finds out what is in it.
+// start takes the directory over and finds out what is in it. The order matters: nothing is changed in a directory that may
+// not be a store, and nothing in a store before it is locked.
 func (s *Store) start() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
@@ -46,6 +48,8 @@ func (s *Store) start() error {
 	if err := s.refuseForeign(); err != nil {
 		return err
 	}
+	// Whoever can write here can replace what was verified; whoever can read here sees the names of private modules. That
+	// the directory itself is closed covers everything below it, whatever its mode.
 	fi, err := os.Stat(s.dir)
 	if err != nil {
 		return err
@@ -61,6 +65,7 @@ func (s *Store) start() error {
 	if err := s.checkVersion(); err != nil {
 		return err
 	}
+	// The directory goes as well: one that many fills used at once has grown, and does not shrink.
 	if err := os.RemoveAll(s.path(tmpDir)); err != nil {
 		return err
 	}
@@ -75,6 +80,9 @@ func (s *Store) start() error {
 		if err != nil {
 			return err
 		}
+		if !fi.IsDir() {
+			return fmt.Errorf("%s is not a directory", s.path(name))
+		}
 		s.foundDir(name, fi)
 	}
 	if err := s.walk("."); err != nil {
@@ -87,7 +95,8 @@ func (s *Store) start() error {
 	return nil
 }
 
-// refuseForeign returns an error if the directory is not empty and not a store: everything in it would be ours to evict.
+// refuseForeign returns an error if the directory is not empty and not a store: everything in it would be ours to evict. A
+// store is known by its version file, which is the first thing written after the lock.
 func (s *Store) refuseForeign() error {
 	if _, err := os.Lstat(s.path(versionFile)); !errors.Is(err, iofs.ErrNotExist) {
 		return err
@@ -135,7 +144,8 @@ func (s *Store) checkVersion() error {
 	return d.Close()
 }
 
-// walk makes known what is in a directory and below. Nobody else has the store yet, so it takes no lock.
+// walk makes known what is in a directory and below. Nobody else has the store yet, so it takes no lock. A file that cannot be
+// looked at is an error and not left out: it would take space that nobody counts.
 func (s *Store) walk(dir string) error {
 	des, err := os.ReadDir(s.path(dir))
 	if err != nil {
@@ -171,10 +181,11 @@ func (s *Store) walk(dir string) error {
 	return nil
 }
 
-// foundDir notes that a directory is on disk.
+// foundDir notes that a directory is on disk. What it takes there may be more than its names do now: directories do not
+// shrink.
 func (s *Store) foundDir(name string, fi os.FileInfo) {
 	d := s.addDir(name)
-	d.made, d.synced = true, true
+	d.made = true
 	if more := allocated(fi) - d.disk; more > 0 {
 		d.disk += more
 		s.dirBytes += more
@@ -194,6 +205,8 @@ func (s *Store) found(name string, fi os.FileInfo) error {
 			return err
 		}
 	}
+	// The larger of the two numbers: what was put just before a power failure may not have its blocks yet, and a file
+	// system may take more than we would think.
 	e := &entry{
 		key:  name,
 		size: fi.Size(),
@@ -216,9 +229,10 @@ func (s *Store) found(name string, fi os.FileInfo) error {
 	return nil
 }
 
-// settleIn brings what was found into bounds.
+// settleIn brings what was found into bounds: the limit may be lower than last time, or somebody may have put files there.
 func (s *Store) settleIn() {
 	s.restore()
+	// Collected first, because prune changes the map. A directory that becomes empty thereby is pruned along with it.
 	var empty []string
 	for name, d := range s.dirs {
 		if d.refs == 0 {

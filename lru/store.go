@@ -15,8 +15,8 @@
 //
 // Nothing else is kept on disk: Open walks the directory, and the order of use is that of the files' mtimes, which are
 // refreshed at most every few minutes. So there is no database to repair after a crash. A crash of the process loses only
-// what was being written. After a power failure the same holds for what Fill and PutSync wrote; a file of Put may then be
-// missing, cut short or empty, so its reader verifies it. Open takes an empty file for an absent one.
+// what was being written. After a power failure, what Fill and PutSync wrote is still complete if it is there; a file of Put
+// may be cut short or empty, so its reader verifies it. Open takes an empty file for an absent one.
 //
 // # The limit
 //
@@ -97,7 +97,8 @@ type Config struct {
 	Evictable func(key string) bool
 	// OnEvict is called after the file of a key was evicted, without locks; nil: nobody wants to know. Remove,
 	// Quarantine and replacement are the caller's own doing and are not reported. It must not wait for a fill: it may
-	// be running on behalf of one, or of Open. Typically it closes a descriptor that is kept open for the key.
+	// be running on behalf of one, or of Open. By the time it runs, the key may have a new file already. Typically it
+	// closes a descriptor that is kept open for the key.
 	OnEvict func(key string)
 
 	Holder  string           // told to a process that is refused the store, for example a mountpoint

@@ -11,10 +11,14 @@ import (
 	"sync/atomic"
 )
 
-// Temp is a file that is being written and has no key yet. Its bytes are charged to the store before they are written,
-// which may evict other files. ReadAt and Size may be called concurrently with the others.
+// Temp is a file that is being written and has no key yet. It is valid until the fill that it was made for returns. Its
+// bytes are charged to the store before they are written, which may evict other files. Its methods may
+// be called concurrently.
 //
-// Besides those of the system, methods return ErrTooLarge, ErrNoSpace and ErrClosed.
+// Besides those of the system, errors are ErrTooLarge, ErrNoSpace and ErrClosed.
+//
+// What is charged and not yet given by the partition is in Store.pending, for whoever asks statfs meanwhile: always
+// charged - allocated for each Temp.
 type Temp struct {
 	s    *Store
 	ctx  context.Context // of the fill
@@ -66,6 +70,7 @@ func (t *Temp) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	done := 0
+	// More than once only if the partition was full, and eviction helped.
 	for {
 		if t.sealed {
 			return done, errSealed
@@ -141,7 +146,8 @@ func (t *Temp) Truncate(n int64) error {
 		return err
 	}
 	t.size.Store(n)
-	// That gave back what was preallocated, too.
+	// That gave back what was preallocated, too. It is not asked for again: the next Reserve does that, and who starts
+	// anew announces anew.
 	t.s.pending.Add(t.allocated - min(t.allocated, fileDisk(n)))
 	t.allocated = min(t.allocated, fileDisk(n))
 	t.prealloc = 0
