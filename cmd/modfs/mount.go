@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	modfs "modfs/fs"
+	"modfs/lru"
+)
+
+func newMount() *cobra.Command {
+	var (
+		f                serveFlags
+		over, background bool
+	)
+	cmd := &cobra.Command{
+		Use:   "mount [flags] [MOUNTPOINT]",
+		Short: "Mount the module cache and serve it",
+		Long: `Mount serves the module cache at MOUNTPOINT, by default the directory that
+'go env GOMODCACHE' names, until it is unmounted or gets SIGINT or SIGTERM. If it
+is then in use, it is unmounted lazily and served until its last user leaves; a
+second signal ends it at once.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			daemon := takeDaemonPipe()
+			if background && daemon == nil {
+				return startDaemon()
+			}
+			mountpoint, err := mountpointArg(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			return serve(cmd, &f, mountpoint, over, daemon)
+		},
+	}
+	fs := cmd.Flags()
+	f.register(fs, "info")
+	fs.BoolVar(&over, "over", false, "mount over a directory that is not empty, hiding what is in it")
+	fs.BoolVar(&background, "background", false, "return when the mount is ready; log to modfs.log in the store")
+	return cmd
+}
+
+// mountpointArg returns the absolute path of the directory to mount at.
+func mountpointArg(ctx context.Context, args []string) (string, error) {
+	if len(args) == 1 {
+		if args[0] == "" {
+			return "", usagef("the mountpoint is empty")
+		}
+		return mountpointPath(args[0])
+	}
+	// In the root directory and with the local toolchain no go.mod has a say, nor starts a download.
+	cmd := exec.CommandContext(ctx, "go", "env", "GOMODCACHE")
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local")
+	out, err := cmd.Output()
+	dir := strings.TrimSpace(string(out))
+	if err != nil || dir == "" {
+		return "", fmt.Errorf("go env GOMODCACHE does not say where to mount (%v): name a MOUNTPOINT", err)
+	}
+	return mountpointPath(dir)
+}
+
+// mountpointPath returns the absolute path of a mountpoint as the kernel names it. It does not touch a modfs mount that
+// is there: its daemon may be dead, or hang.
+func mountpointPath(p string) (string, error) {
+	if found, err := modfs.Find(p); err != nil {
+		return "", err
+	} else if found != nil {
+		return found.Mountpoint, nil
+	}
+	return realPath(p)
+}
+
+// serve mounts at mountpoint and serves until the mount is gone. daemon is nil in the foreground.
+func serve(cmd *cobra.Command, f *serveFlags, mountpoint string, over bool, daemon *daemonPipe) error {
+	stderr := cmd.ErrOrStderr()
+	var log io.Writer = stderr
+	sink := new(logSink)
+	if daemon != nil {
+		log = sink
+	}
+	o, err := f.options(cmd.Context(), cmd.Flags(), log)
+	if err != nil {
+		return err
+	}
+	// Before the mount exists, so that no signal leaves it behind without a daemon.
+	signals := catchSignals(endings)
+	m, err := mountAt(mountpoint, o, over, true)
+	if err != nil {
+		return explainMount(err, o.Store.Dir)
+	}
+	f.sayReadOnly(stderr)
+	fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
+	if daemon != nil {
+		if err := daemon.ready(o.Store.Dir, sink); err != nil {
+			m.Close()
+			return err
+		}
+	}
+	return untilUnmounted(m, signals, stderr)
+}
+
+// mountAt mounts at mountpoint, which may hold other files only if over is set. wait says whether to give a daemon that is
+// just leaving the store the time to do so.
+func mountAt(mountpoint string, o modfs.Options, over, wait bool) (*modfs.FS, error) {
+	if within(o.Store.Dir, mountpoint) || within(mountpoint, o.Store.Dir) {
+		return nil, usagef("the mountpoint %s and the store %s must not be inside one another: give another --store", mountpoint, o.Store.Dir)
+	}
+	if err := prepareMountpoint(mountpoint, over); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(leavingPatience); ; time.Sleep(leavingPause) {
+		m, err := modfs.Mount(mountpoint, o)
+		if l, ok := errors.AsType[*lru.LockedError](err); !ok || !wait || !leaving(l) || time.Now().After(deadline) {
+			return m, err
+		}
+	}
+}
+
+// What unmounts a file system does not wait for its daemon, which then still has the store for a moment. It is given this
+// long, and asked that often.
+const (
+	leavingPatience = 10 * time.Second
+	leavingPause    = 20 * time.Millisecond
+)
+
+// leaving reports whether the process that has the store is likely about to leave it: what it served is not mounted (any
+// more), or it serves nothing and only looks whether the store is free.
+func leaving(l *lru.LockedError) bool {
+	if l.Holder == "" {
+		return true
+	}
+	found, err := modfs.Find(l.Holder)
+	return err == nil && found == nil
+}
+
+// prepareMountpoint makes mountpoint an empty directory, or fails. What a dead daemon left there is unmounted first: the
+// directory below is the one that counts.
+func prepareMountpoint(mountpoint string, over bool) error {
+	found, err := modfs.Find(mountpoint)
+	if err != nil {
+		return err
+	}
+	if found != nil && !found.Stale && !dead(mountpoint) {
+		return fmt.Errorf("%s is served already (store %s): use it, or 'modfs unmount %s' first", mountpoint, found.Store, mountpoint)
+	}
+	if found != nil {
+		if err := modfs.Unmount(mountpoint, true); err != nil {
+			return fmt.Errorf("%s is the mount of a dead daemon and cannot be unmounted: %w", mountpoint, err)
+		}
+	}
+	if err := os.MkdirAll(mountpoint, 0o755); err != nil {
+		return fmt.Errorf("mountpoint %s cannot be created: %v: name another", mountpoint, errno(err))
+	}
+	dir, err := os.Open(mountpoint)
+	if err != nil {
+		return fmt.Errorf("mountpoint %s: %w", mountpoint, errno(err))
+	}
+	defer dir.Close()
+	if _, err := dir.Readdirnames(1); err == nil && !over {
+		return fmt.Errorf("mountpoint %s is not empty: name another, or hide what is in it with --over", mountpoint)
+	} else if err != nil && err != io.EOF {
+		return fmt.Errorf("mountpoint %s: %w", mountpoint, errno(err))
+	}
+	return nil
+}
+
+// untilUnmounted returns when m was unmounted, by whomever, and its last user has left. The first signal unmounts; the
+// second ends the wait.
+func untilUnmounted(m *modfs.FS, signals *signals, say io.Writer) error {
+	gone := make(chan struct{})
+	go func() {
+		m.Wait()
+		close(gone)
+	}()
+	for asked := false; ; {
+		select {
+		case <-gone:
+			return m.Close()
+		case <-signals.c:
+			if asked {
+				fmt.Fprintln(say, "modfs: ended while in use")
+				return exitStatus(exitError)
+			}
+			asked = true
+			go unmountOrDetach(m, say) // not here: the second signal counts even if this hangs
+		}
+	}
+}
+
+// unmountOrDetach unmounts m, lazily if it is in use.
+func unmountOrDetach(m *modfs.FS, say io.Writer) {
+	err := m.Unmount()
+	if errors.Is(err, syscall.EBUSY) {
+		fmt.Fprintf(say, "modfs: %s is in use: unmounted lazily, serving until its last user leaves (a second signal ends it)\n", m.Mountpoint())
+		err = m.UnmountLazy()
+	}
+	if err != nil {
+		fmt.Fprintf(say, "modfs: %s\n", oneLine(err))
+	}
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"modfs/fetch"
+	modfs "modfs/fs"
+	"modfs/lru"
+)
+
+// writable says whether mounts without --read-only let clients write.
+const writable = false
+
+// storeExclude are the top-level names of a store that are not its artifacts, and do not count towards its limit.
+var storeExclude = []string{logName, logName + ".old", "overlay"}
+
+// serveFlags are the flags that mount and run share: what is served, and how.
+type serveFlags struct {
+	store      string
+	maxSize    sizeValue
+	minFree    freeValue
+	maxAge     ageValue
+	memory     sizeValue
+	readOnly   bool
+	allowOther bool
+	offline    bool
+	prefetch   choiceValue
+	logLevel   choiceValue
+	logFormat  choiceValue
+	fetch      map[string]*string // by the name of the go command's variable
+}
+
+// fetchFlags are the flags that override a setting of the go command.
+var fetchFlags = []struct{ flag, variable, usage string }{
+	{"proxy", "GOPROXY", "`list` of module proxies (default: GOPROXY of go env)"},
+	{"noproxy", "GONOPROXY", "`patterns` of modules that no proxy is asked for (default: GONOPROXY)"},
+	{"sumdb", "GOSUMDB", "checksum `database`, as in GOSUMDB; off: none (default: GOSUMDB)"},
+	{"nosumdb", "GONOSUMDB", "`patterns` of modules not checked against it (default: GONOSUMDB)"},
+	{"private", "GOPRIVATE", "`patterns` of modules that are neither (default: GOPRIVATE)"},
+}
+
+func (f *serveFlags) register(fs *pflag.FlagSet, logLevel string) {
+	f.maxSize = 10 << 30
+	f.minFree = freeValue{percent: 5}
+	f.memory = 64 << 20
+	f.prefetch = choiceValue{"auto", "mode", []string{"auto", "off"}}
+	f.logLevel = choiceValue{logLevel, "level", []string{"debug", "info", "warn", "error", "off"}}
+	f.logFormat = choiceValue{"text", "format", []string{"text", "json"}}
+	fs.SortFlags = false
+	fs.StringVar(&f.store, "store", "", "keep what was fetched in `dir` (default: modfs in your cache directory)")
+	fs.Var(&f.maxSize, "max-size", "limit of the store on disk; 0: none")
+	fs.Var(&f.minFree, "min-free", "keep this much of the store's partition free, or this percentage")
+	fs.Var(&f.maxAge, "max-age", "drop what nobody used for this long, e.g. 30d; 0: keep (default 0)")
+	fs.BoolVar(&f.readOnly, "read-only", false, "refuse every write")
+	fs.BoolVar(&f.allowOther, "allow-other", false, "let other users read the mount")
+	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
+	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch modules just before they are opened"))
+	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
+	f.fetch = make(map[string]*string)
+	for _, v := range fetchFlags {
+		f.fetch[v.variable] = fs.String(v.flag, "", v.usage)
+	}
+	fs.Var(&f.logLevel, "log-level", f.logLevel.usage("what to log"))
+	fs.Var(&f.logFormat, "log-format", f.logFormat.usage("how to log"))
+}
+
+// options returns what the flags mean to package fs. Settings that no flag gives are read from the environment and from
+// go env, so it must be called before GOMODCACHE is changed. log is where the log goes.
+func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writer) (modfs.Options, error) {
+	var o modfs.Options
+	store, err := f.storeDir()
+	if err != nil {
+		return o, err
+	}
+	given := make(map[string]string)
+	for _, v := range fetchFlags {
+		if fs.Changed(v.flag) { // --private= is a setting too: no private modules
+			given[v.variable] = *f.fetch[v.variable]
+		}
+	}
+	o.Fetch, err = fetch.Settings(ctx, given)
+	if err != nil {
+		return o, err
+	}
+	o.Fetch.Offline = f.offline
+	o.Log = newLogger(log, f.logLevel.word, f.logFormat.word)
+	o.Fetch.Log = o.Log
+	o.Store = lru.Config{
+		Dir:            store,
+		MaxSize:        int64(f.maxSize),
+		MinFree:        f.minFree.bytes,
+		MinFreePercent: f.minFree.percent,
+		MaxAge:         time.Duration(f.maxAge),
+		Exclude:        storeExclude,
+		Log:            o.Log,
+	}
+	o.ReadOnly, o.AllowOther = f.readOnly || !writable, f.allowOther
+	o.MemoryLimit = max(int64(f.memory), 1) // 0 would mean the default
+	o.NoPrefetch = f.prefetch.word == "off"
+	return o, nil
+}
+
+// storeDir returns the absolute path of the store, without symbolic links, so that two names of one store are one.
+func (f *serveFlags) storeDir() (string, error) {
+	dir := f.store
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("no cache directory for the store: %v: set HOME or give --store", err)
+		}
+		dir = filepath.Join(cache, "modfs")
+	}
+	dir, err := realPath(dir)
+	if err != nil {
+		return "", err
+	}
+	if fi, err := os.Stat(dir); err == nil && !fi.IsDir() {
+		return "", fmt.Errorf("store %s is not a directory: name another with --store", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("store %s cannot be created: %v: name another with --store", dir, errno(err))
+	}
+	return dir, nil
+}
+
+// sayReadOnly tells whoever did not ask for a read-only mount that it is one. An honest line beats a surprising EROFS.
+func (f *serveFlags) sayReadOnly(w io.Writer) {
+	if !f.readOnly && !writable {
+		fmt.Fprintln(w, "modfs: there is no writable layer yet: serving read-only, as with --read-only")
+	}
+}
+
+// logs reports whether messages of that level are logged.
+func (f *serveFlags) logs(level slog.Level) bool {
+	return newLogger(io.Discard, f.logLevel.word, "").Enabled(context.Background(), level)
+}
+
+// realPath returns the absolute path of p, which need not exist, with the symbolic links of its existing part resolved.
+func realPath(p string) (string, error) {
+	p, err := filepath.Abs(p)
+	if err != nil {
+		return "", err
+	}
+	rest := ""
+	for dir := p; ; dir = filepath.Dir(dir) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest), nil
+		} else if !errors.Is(err, os.ErrNotExist) || dir == filepath.Dir(dir) {
+			return p, nil // whoever uses the path gets the error
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+	}
+}
+
+// within reports whether path p is dir or below it.
+func within(p, dir string) bool {
+	rel, err := filepath.Rel(dir, p)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	modfs "modfs/fs"
+)
+
+func newRun() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARGUMENT...]",
+		Short: "Run a command with GOMODCACHE mounted",
+		Long: `Run mounts the module cache at a directory of its own, runs COMMAND with
+GOMODCACHE set to that, unmounts, and exits with COMMAND's status: 128+N if
+signal N killed it, 126 or 127 if it could not be started. The directory is the
+same each time, so that the build cache works. Runs with the same store share
+one mount; where 'modfs mount' serves the store already, run uses that.
+If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 || args[0] == "" {
+				return usagef("no command given: modfs run [flags] -- COMMAND")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, &f, args) },
+	}
+	cmd.Flags().SetInterspersed(false) // COMMAND's flags are its own
+	f.register(cmd.Flags(), "warn")
+	return cmd
+}
+
+// run is `modfs run`. Its error is the exit status where the command ran.
+func run(cmd *cobra.Command, f *serveFlags, args []string) error {
+	stderr := cmd.ErrOrStderr()
+	path, err := lookCommand(args[0])
+	if err != nil {
+		return err
+	}
+	o, err := f.options(cmd.Context(), cmd.Flags(), stderr)
+	if err != nil {
+		return err
+	}
+	var failures eventLog
+	o.OnError = failures.add
+	signals := catchSignals(forwarded)
+	s, err := openSession(o, signals)
+	if errors.Is(err, modfs.ErrNotPermitted) && !inNamespace() {
+		code, nerr := runInNamespace(signals)
+		if nerr == nil {
+			return exitStatus(code)
+		}
+		return fmt.Errorf("%w; and a user namespace cannot be had: %v", err, nerr)
+	}
+	if err != nil {
+		return explainMount(err, o.Store.Dir)
+	}
+	if f.logs(slog.LevelInfo) {
+		f.sayReadOnly(stderr)
+	}
+	started := time.Now()
+	code := runCommand(path, args, s.mountpoint, signals)
+	if code != 0 {
+		if s.fs == nil {
+			failures.read(s.mountpoint, started)
+		}
+		failures.print(stderr)
+	}
+	if lerr := s.leave(signals, stderr, f.logs(slog.LevelInfo)); lerr != nil {
+		fmt.Fprintf(stderr, "modfs: %s\n", oneLine(lerr)) // what the command did is done: its status counts
+	}
+	if code != 0 {
+		return exitStatus(code)
+	}
+	return nil
+}
+
+// lookCommand finds the program that name stands for, before anything is mounted.
+func lookCommand(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	fmt.Fprintf(os.Stderr, "modfs: run: %s: %s\n", name, oneLine(startError(err)))
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return "", exitStatus(exitNotFound)
+	}
+	return "", exitStatus(exitNotRun)
+}
+
+// startError returns why a command did not start, without its name.
+func startError(err error) error {
+	if e, ok := errors.AsType[*exec.Error](err); ok {
+		return e.Err
+	}
+	return errno(err)
+}
+
+// runCommand runs a command with GOMODCACHE set and returns the exit status for it.
+func runCommand(path string, args []string, gomodcache string, signals *signals) int {
+	cmd := exec.Command(path)
+	cmd.Args = args
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "GOMODCACHE=") || strings.HasPrefix(kv, namespaceEnv+"=")
+	}), "GOMODCACHE="+gomodcache)
+	// As files, not through pipes of ours: the command sees the terminal if there is one.
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := startUnprivileged(cmd); err != nil {
+		fmt.Fprintf(os.Stderr, "modfs: run: %s: %s\n", args[0], oneLine(startError(err)))
+		return exitNotRun
+	}
+	return signals.waitFor(cmd)
+}
