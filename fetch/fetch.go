@@ -1,14 +1,33 @@
-// Package fetch gets module artifacts from Go module proxies and verifies them.
+// Package fetch brings module versions from module proxies, verified: what it writes or returns without an error is what
+// the go command would have accepted, under the same settings.
 //
-// It speaks the GOPROXY protocol (https://go.dev/ref/mod#goproxy-protocol) under the settings of the go command: GOPROXY,
-// GONOPROXY, GOPRIVATE, GOSUMDB, GONOSUMDB and GOINSECURE. It knows nothing of caches or mounts: an artifact goes
-// into what the caller hands over, and only after it was verified does the call return nil.
+// # Where from
 //
-// What is authority for a hash, in this order: what the caller says (its pin), the checksum database, and for modules
-// that the database does not cover, the first download, whose hash is returned to be pinned.
+// Config.Proxy is a list like GOPROXY (https://go.dev/ref/mod#environment-variables): URLs with the schemes https, http and
+// file, and the words "off" and "direct". After an entry that ends in a comma the next one is asked if the answer was 404
+// or 410, after one that ends in a bar on any error. Modules that match Config.NoProxy are asked for at no proxy; like
+// "direct", they would need version control, which this package has not: they are not found. No address is compiled in.
 //
-// A module that GONOPROXY (by default GOPRIVATE) matches is never asked for at a proxy, and one that GONOSUMDB (by default
-// GOPRIVATE) matches never at a checksum database: its very name may be a secret.
+// # What is checked
+//
+// A zip is inflated once, on all cores, straight from where it was written to: each file against the size and the CRC-32
+// that the zip's directory announces, all of them against the h1 hash (golang.org/x/mod/sumdb/dirhash), their names and
+// sizes against the rules of golang.org/x/mod/zip. A go.mod file is checked against its own h1 hash. The hash is, in this
+// order: the one that the caller gives (the pin: what was served once), the checksum database's, or, for modules that
+// Config.NoSumDB or GOSUMDB=off excuses from it, whatever arrives: the caller then pins what is returned. The checksum
+// database is asked while the zip is on its way, and a database that cannot be asked refuses the module.
+//
+// An .info file has no hash. It must be for the version asked for, and is returned as the go command would marshal it.
+//
+// # What goes wrong
+//
+// Transient failures (status 429, 500, 502, 503, 504, a broken connection) are tried again a few times, waiting longer each
+// time or as long as the server says, and a zip is continued where it broke off. A refused connection, a name without an
+// address and a missing route are an answer at once. Each error says what was asked where, without passwords, and wraps
+// one of the errors below if it belongs to its class, or the error of Dst or of the context.
+//
+// A Client may be used concurrently. It keeps connections and the state of the checksum database, but no artifacts: who asks
+// twice fetches twice.
 package fetch
 
 import (
@@ -18,79 +37,51 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/module"
 )
 
-// The kinds of failure that callers tell apart; the text of an error says more. What is none of these is unexpected.
-var (
-	ErrNotFound    = errors.New("not found")                     // every proxy answered 404 or 410, or none may be asked
-	ErrForbidden   = errors.New("access denied")                 // 401 or 403
-	ErrOffline     = errors.New("offline")                       // Config.Offline is set
-	ErrUnreachable = errors.New("unreachable")                   // refused, no route, no such host
-	ErrTimeout     = errors.New("timed out")                     // no answer, or no byte of one, for too long
-	ErrMismatch    = errors.New("checksum mismatch")             // of a *MismatchError
-	ErrSumDB       = errors.New("checksum database is not sane") // a bad signature, a fork, a tile that does not fit
-	ErrInvalid     = errors.New("invalid")                       // the go command would refuse it
-	ErrTooLarge    = errors.New("too large")                     // for the go command's limits
-	ErrNoSum       = errors.New("not covered by a checksum database")
-)
-
-// MismatchError says that content is not what its hash promises. It is an ErrMismatch.
-type MismatchError struct {
-	Module module.Version
-	File   string // "zip" or "go.mod"
-	Want   string // the h1 hash that was expected
-	Got    string // the h1 hash of what was downloaded
-	Source string // who expects it: "pin" or the name of the checksum database
-}
-
-func (e *MismatchError) Error() string {
-	return fmt.Sprintf("%s: %s: checksum mismatch: downloaded %s, %s says %s", e.Module, e.File, e.Got, e.Source, e.Want)
-}
-
-// Is makes every MismatchError an ErrMismatch.
-func (e *MismatchError) Is(target error) bool { return target == ErrMismatch }
-
-// Config says where modules come from. The strings are as in `go env`; the zero value asks nobody.
+// Config says where modules come from. Its zero value is a client that finds nothing.
 type Config struct {
-	Proxy    string // GOPROXY; "" is "off"
-	NoProxy  string // GONOPROXY; "" is GOPRIVATE
-	SumDB    string // GOSUMDB; "" is "off"
-	NoSumDB  string // GONOSUMDB; "" is GOPRIVATE
-	Private  string // GOPRIVATE
-	Insecure string // GOINSECURE: hosts for which a redirect from https to http is followed
+	Proxy    string // as GOPROXY; "" means off
+	NoProxy  string // as GONOPROXY: patterns of modules that no proxy is asked for; "" means Private
+	SumDB    string // as GOSUMDB: NAME, NAME+HASH+KEY, each with an optional URL, or off; with "" nothing can be looked up
+	NoSumDB  string // as GONOSUMDB: patterns of modules that the database is not asked for; "" means Private
+	Private  string // as GOPRIVATE
+	Insecure string // as GOINSECURE: patterns of modules for which a redirect from https to http is followed
 
-	// Offline sends nothing to anybody. What would have to be asked for is ErrOffline.
+	// Offline refuses, with ErrOffline, whatever Tiles cannot answer.
 	Offline bool
 
-	// Tiles keeps what was verified of the checksum database. Nil keeps it in memory.
+	// Tiles keeps what was verified of the checksum database. nil keeps it in memory, as long as the client lives.
 	Tiles TileStore
 
-	// Timeout bounds one artifact with all retries; 0 means 30 minutes. IdleTimeout bounds the wait for the next byte of
-	// it; 0 means 30 seconds.
-	Timeout, IdleTimeout time.Duration
+	Timeout     time.Duration // bounds one call, with all tries at all proxies; 0 means 30 minutes
+	IdleTimeout time.Duration // bounds the wait for the next byte of an answer; 0 means 30 seconds
+	Backoff     time.Duration // the wait after the first transient failure, twice that after the next; 0 means 200 ms
+	Tries       int           // how often a request is sent that fails transiently without progress; 0 means 4
 
-	// Transport sends requests; nil means one of our own.
+	// Transport sends the requests. nil means one of our own: HTTP/2 where offered, connections kept, and a proxy as
+	// http.ProxyFromEnvironment says.
 	Transport http.RoundTripper
 
-	// Log gets what happens; nil discards it.
-	Log *slog.Logger
-
-	// UserAgent is sent with each request; "" means "modfs".
-	UserAgent string
+	Log       *slog.Logger // nil discards
+	UserAgent string       // "" means "modfs"
 }
 
-// TileStore keeps files of checksum databases: "NAME/latest", "NAME/tile/…" and "NAME/lookup/…". Its methods may be called
-// concurrently. ReadFile's error is io/fs.ErrNotExist if there is no such file.
+// TileStore keeps small named files: "NAME/latest", "NAME/lookup/M@V" and "NAME/tile/…", where NAME is a checksum
+// database's. Its methods may be called concurrently. ReadFile's error, whatever it is, means that there is no such file.
+// WriteFile replaces the file atomically.
 type TileStore interface {
 	ReadFile(name string) ([]byte, error)
 	WriteFile(name string, data []byte) error
 }
 
-// Dst is where a zip is written to and read back from. Reserve announces its size, before the first byte.
+// Dst takes a zip. It is empty at first; Write appends, and what was written can be read at once. Reserve announces how
+// many bytes it will have in all. Truncate, to zero, starts over. Errors of Dst are returned wrapped, and end the fetch.
+// ReadAt may be called concurrently.
 type Dst interface {
 	io.Writer
 	io.ReaderAt
@@ -98,86 +89,264 @@ type Dst interface {
 	Reserve(size int64) error
 }
 
-// Client gets modules. Its methods may be called concurrently. Module versions are unescaped and canonical, as module.Check
-// requires. A context bounds a call; errors wrap one of this package's, where one applies.
+// Client fetches and verifies. Make one with New, and Close it.
 type Client struct {
 	cfg     Config
 	log     *slog.Logger
-	proxies []proxy
+	proxies []*upstream
+	noProxy string // the patterns in force
+	noSum   string
+	db      *database // nil with GOSUMDB=off
 	http    *http.Client
-	db      *database // nil: GOSUMDB is off
+	idle    interface{ CloseIdleConnections() } // our own transport, else nil
+	ctx     context.Context                     // the client's life
+	cancel  context.CancelCauseFunc
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // Add only with mu held and closed false
 }
 
-// New returns a client. The error is about the settings.
-func New(c Config) (*Client, error) {
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
+// errClosed is the cause of what Close interrupts.
+var errClosed = fmt.Errorf("client is closed: %w", context.Canceled)
+
+// New returns a client. It makes no request. The error says which setting is wrong.
+func New(cfg Config) (*Client, error) {
+	cfg.Timeout = orDefault(cfg.Timeout, 30*time.Minute)
+	cfg.IdleTimeout = orDefault(cfg.IdleTimeout, 30*time.Second)
+	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
+	cfg.Tries = orDefault(cfg.Tries, 4)
+	cfg.UserAgent = orDefault(cfg.UserAgent, "modfs")
+	if cfg.Tiles == nil {
+		cfg.Tiles = new(memoryTiles)
 	}
-	if c.Timeout == 0 {
-		c.Timeout = 30 * time.Minute
+	c := &Client{
+		cfg:     cfg,
+		log:     cfg.Log,
+		noProxy: orDefault(cfg.NoProxy, cfg.Private),
+		noSum:   orDefault(cfg.NoSumDB, cfg.Private),
 	}
-	if c.IdleTimeout == 0 {
-		c.IdleTimeout = 30 * time.Second
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
 	}
-	if c.UserAgent == "" {
-		c.UserAgent = "modfs"
-	}
-	if c.Tiles == nil {
-		c.Tiles = new(memoryTiles)
-	}
-	if c.NoProxy == "" {
-		c.NoProxy = c.Private
-	}
-	if c.NoSumDB == "" {
-		c.NoSumDB = c.Private
-	}
-	cl := &Client{cfg: c, log: c.Log}
 	var err error
-	if cl.proxies, err = parseProxies(c.Proxy); err != nil {
+	if c.proxies, err = parseProxies(cfg.Proxy); err != nil {
 		return nil, err
 	}
-	cl.http = newHTTPClient(c)
-	if cl.db, err = newDatabase(cl); err != nil {
+	if c.db, err = newDatabase(c, cfg.SumDB); err != nil {
 		return nil, err
 	}
-	return cl, nil
+	c.http = &http.Client{Transport: cfg.Transport, CheckRedirect: c.checkRedirect}
+	if cfg.Transport == nil {
+		t := newTransport()
+		c.http.Transport, c.idle = t, t
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	return c, nil
 }
 
-// Close closes idle connections. Calls that are under way end with their contexts.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// orDefault returns v, or def if v is zero.
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
 
-// check refuses what is not a module version before it becomes part of a URL.
-func check(m module.Version) error {
-	if err := module.Check(m.Path, m.Version); err != nil {
-		return fmt.Errorf("%w: %v", ErrNotFound, err)
+// Close interrupts all calls and waits until they have returned. Later calls fail.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel(errClosed)
+	c.calls.Wait()
+	if c.idle != nil {
+		c.idle.CloseIdleConnections()
 	}
-	if module.CanonicalVersion(m.Version) != m.Version {
-		return fmt.Errorf("%s: %w: version is not canonical", m, ErrNotFound)
+}
+
+// hold keeps Close waiting until c.calls.Done is called. It returns an error if the client is closed.
+func (c *Client) hold() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errClosed
 	}
+	c.calls.Add(1)
 	return nil
 }
 
-// Upstream is what a client knows of one of its proxies.
+// begin starts a call: the context that it returns ends with the caller's, the client, or the deadline. done ends it.
+func (c *Client) begin(ctx context.Context) (_ context.Context, done func(), err error) {
+	if err := c.hold(); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
+	late := fmt.Errorf("%w: not done in %v", ErrTimeout, c.cfg.Timeout)
+	ctx, end := context.WithTimeoutCause(ctx, c.cfg.Timeout, late)
+	return ctx, func() {
+		end()
+		stop()
+		cancel(nil)
+		c.calls.Done()
+	}, nil
+}
+
+// Info returns m's .info file, as the go command would write it: {"Version":…,"Time":…,"Origin":…}, at most about 1 MiB.
+//
+// m is unescaped and canonical, as module.Check requires. The error wraps ErrNotFound if every proxy answered 404 or 410,
+// or none may be asked.
+func (c *Client) Info(ctx context.Context, m module.Version) ([]byte, error) {
+	return call(c, ctx, m, "info", c.info)
+}
+
+// Mod returns m's go.mod file, of at most modzip.MaxGoMod bytes, and its h1 hash, as in the "/go.mod" line of a go.sum.
+// The hash equals want or, where want is empty, the checksum database's, if that covers m. If not, the error wraps
+// ErrMismatch.
+func (c *Client) Mod(ctx context.Context, m module.Version, want string) (data []byte, h1 string, err error) {
+	data, err = call(c, ctx, m, "go.mod", func(ctx context.Context, m module.Version) (data []byte, err error) {
+		data, h1, err = c.mod(ctx, m, want)
+		return data, err
+	})
+	return data, h1, err
+}
+
+// Zip writes the verified zip of m to dst and returns its h1 hash.
+//
+// The bytes are checked before Zip returns nil: they follow the rules of modzip.CheckZip (at most 500 MiB packed, and as
+// much unpacked), and their hash (dirhash.HashZip) equals want or, where want is empty, the checksum database's, if that
+// covers m. If it does not, they are what the proxy sent, and it is up to the caller to give their hash as want from
+// then on.
+//
+// keep may be nil. Else it is called, concurrently, with each inflated file of at most 1 MiB, which it may retain, and its
+// name below M@V. That means nothing unless Zip returns nil.
+//
+// The error wraps ErrNotFound if every proxy answered 404 or 410, ErrMismatch if the hash differs (it is then a
+// *MismatchError with both), ErrInvalid if the go command would refuse the zip, and dst's error if dst failed. Whatever
+// dst then holds is to be thrown away.
+func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, keep func(name string, data []byte)) (h1 string, err error) {
+	return call(c, ctx, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
+		return c.zip(ctx, m, want, dst, keep)
+	})
+}
+
+// ZipSize returns the size of m's zip in bytes, as the proxy announces it: a promise, not verified.
+func (c *Client) ZipSize(ctx context.Context, m module.Version) (int64, error) {
+	return call(c, ctx, m, "size of zip", c.zipSize)
+}
+
+// ZipHash returns the h1 hash of m's zip from the checksum database. The error wraps ErrNoSum if that does not cover m.
+func (c *Client) ZipHash(ctx context.Context, m module.Version) (h1 string, err error) {
+	return call(c, ctx, m, "hash of zip", func(ctx context.Context, m module.Version) (string, error) {
+		return c.sum(ctx, m, "")
+	})
+}
+
+// ModHash returns the h1 hash of m's go.mod file from the checksum database. The error wraps ErrNoSum if that does not
+// cover m.
+func (c *Client) ModHash(ctx context.Context, m module.Version) (h1 string, err error) {
+	return call(c, ctx, m, "hash of go.mod", func(ctx context.Context, m module.Version) (string, error) {
+		return c.sum(ctx, m, "/go.mod")
+	})
+}
+
+// List returns the versions that the module's @v/list gives: one a line, those that are versions. It may be empty, and it
+// is not verified.
+func (c *Client) List(ctx context.Context, path string) ([]byte, error) {
+	return call(c, ctx, module.Version{Path: path}, "list", c.list)
+}
+
+// Latest returns the module's @latest, as an .info file of any version. It is not verified. Few proxies have it for every
+// module: the go command then uses the list.
+func (c *Client) Latest(ctx context.Context, path string) ([]byte, error) {
+	return call(c, ctx, module.Version{Path: path}, "latest", c.latest)
+}
+
+// SumDB serves the checksum database NAME as a proxy does (https://go.dev/design/25530-sumdb#proxying-a-checksum-database):
+// rest is "supported", "latest", "lookup/M@V" or "tile/…", with M and V escaped. The error wraps ErrNotFound for any other
+// database than Config.SumDB and for modules whose names must not reach it.
+//
+// Lookups are verified, and so are the tiles that the client has met itself; for others and "latest" what the database says
+// is passed on, which whoever asked will verify.
+func (c *Client) SumDB(ctx context.Context, name, rest string) ([]byte, error) {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("checksum database %s: %s: %w", name, rest, err)
+	}
+	defer done()
+	data, err := c.serveSumDB(ctx, name, rest)
+	if err != nil {
+		return nil, fmt.Errorf("checksum database %s: %s: %w", name, rest, err)
+	}
+	return data, nil
+}
+
+// Upstream is the state of a proxy, or of a checksum database that is asked directly.
 type Upstream struct {
-	URL       string    `json:"url"` // without credentials
+	URL       string    `json:"url"` // without the password
 	Requests  int64     `json:"requests"`
-	Failures  int64     `json:"failures"` // requests that ended in neither an answer nor "not found"
+	Failures  int64     `json:"failures"` // requests with another answer than 2xx, 404 and 410, or none
 	LastError string    `json:"last_error,omitempty"`
 	LastTime  time.Time `json:"last_error_time,omitzero"`
 }
 
-// Upstreams returns the state of the proxies, in their order.
+// Upstreams returns the state of all that is asked, in the order of the settings.
 func (c *Client) Upstreams() []Upstream {
-	var us []Upstream
-	for _, p := range c.proxies {
-		if p.state != nil {
-			us = append(us, p.state.snapshot())
+	var list []Upstream
+	for _, u := range c.proxies {
+		if u.base != nil {
+			list = append(list, u.state())
 		}
 	}
-	return slices.Clip(us)
+	if c.db != nil && (c.db.direct.used() || c.db.explicit) {
+		list = append(list, c.db.direct.state())
+	}
+	return list
 }
 
-// bound gives a call the overall deadline.
-func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("%w: not done in %v", ErrTimeout, c.cfg.Timeout))
+// call runs work as one call about m, and says in its error what was wanted of which module.
+func call[T any](c *Client, ctx context.Context, m module.Version, what string,
+	work func(context.Context, module.Version) (T, error)) (T, error) {
+	var none T
+	subject := m.Path
+	if m.Version != "" {
+		subject = m.String()
+	}
+	fail := func(err error) (T, error) {
+		// A mismatch says all of that itself, and is to be found by type.
+		if _, ok := errors.AsType[*MismatchError](err); ok {
+			return none, err
+		}
+		return none, fmt.Errorf("%s: %s: %w", subject, what, err)
+	}
+	if err := checkModule(m); err != nil {
+		return fail(err)
+	}
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer done()
+	v, err := work(ctx, m)
+	if err != nil {
+		return fail(err)
+	}
+	return v, nil
+}
+
+// checkModule refuses what no proxy can have: names, and versions unless empty, that the go command would not ask for.
+func checkModule(m module.Version) error {
+	err := module.CheckPath(m.Path)
+	if m.Version != "" && err == nil {
+		err = module.Check(m.Path, m.Version)
+		if err == nil && module.CanonicalVersion(m.Version) != m.Version {
+			err = errors.New("version is not canonical")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrNotFound, err)
+	}
+	return nil
 }

@@ -23,55 +23,58 @@ import (
 
 // Limits of one exchange.
 const (
-	maxRedirects = 10
-	maxTries     = 5
-	maxRetryWait = 20 * time.Second // also of what a Retry-After asks for
-	maxExcerpt   = 200              // bytes of an error's body that go into our error
+	maxRedirects   = 10 // as net/http's default, and the go command's
+	maxRetryAfter  = 30 * time.Second
+	maxBackoff     = 10 * time.Second
+	maxExcerptWait = 2 * time.Second // for each piece of it: what the status says is known
+	maxExcerpt     = 300             // bytes of a refusal that its error shows
+	maxDrain       = 64 << 10        // bytes of a refusal that are read so that its connection can be used again
 )
 
-// newHTTPClient returns the client that all requests go through: connections are reused, by HTTP/2 where the server has it.
-func newHTTPClient(c Config) *http.Client {
-	rt := c.Transport
-	if rt == nil {
-		rt = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			ForceAttemptHTTP2:      true,
-			MaxIdleConns:           128,
-			MaxIdleConnsPerHost:    64,
-			IdleConnTimeout:        90 * time.Second,
-			TLSHandshakeTimeout:    15 * time.Second,
-			ResponseHeaderTimeout:  c.IdleTimeout,
-			DisableCompression:     true, // zips are packed, and a packed .mod could unpack to anything
-			MaxResponseHeaderBytes: 1 << 20,
-		}
+// newTransport returns a transport that keeps connections: a build asks one proxy for hundreds of files at once.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:      true, // a DialContext of one's own would turn it off
+		MaxIdleConns:           128,
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    15 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		// A connection that died without a word is found out by pings, not by the next request's deadline.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
-	return &http.Client{Transport: rt, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		return checkRedirect(req, via, c.Insecure)
-	}}
 }
 
-// checkRedirect lets a redirect lead to another place of the web, but not out of it, from https to http, or in circles.
-// Credentials are in the URL of a proxy; net/http does not carry them to another host.
-func checkRedirect(req *http.Request, via []*http.Request, insecure string) error {
+// moduleKey is the key of the module path in the context of a request.
+type moduleKey struct{}
+
+// checkRedirect lets a redirect lead anywhere but out of the web, or from https to http, or round and round. Credentials
+// are in the URL of a proxy; net/http carries them to no other host.
+func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	from := via[len(via)-1].URL
+	modPath, _ := req.Context().Value(moduleKey{}).(string)
 	switch {
 	case len(via) >= maxRedirects:
-		return fmt.Errorf("%d redirects", len(via))
-	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
-		return fmt.Errorf("redirect to scheme %q refused", req.URL.Scheme)
-	case from.Scheme == "https" && req.URL.Scheme == "http" && !module.MatchPrefixPatterns(insecure, req.URL.Host):
-		return fmt.Errorf("redirect from https to http (host %s) refused", req.URL.Host)
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
+		return fmt.Errorf("redirected to %s: want https or http", req.URL.Redacted())
+	case from.Scheme == "https" && req.URL.Scheme != "https" && !module.MatchPrefixPatterns(c.cfg.Insecure, modPath):
+		return fmt.Errorf("redirected from https to %s: refused", req.URL.Redacted())
 	}
 	return nil
 }
 
-// statusError is an answer that is not the artifact.
+// errBroken is the class of a connection that broke. The same request may succeed on another one.
+var errBroken = errors.New("connection broke")
+
+// statusError is an answer other than 200 and 206.
 type statusError struct {
 	code    int
-	status  string
-	excerpt string
-	wait    time.Duration // what Retry-After asks for
+	status  string        // "404 Not Found"
+	excerpt string        // of the body, if that is plain text
+	after   time.Duration // what Retry-After says, negative if nothing
 }
 
 func (e *statusError) Error() string {
@@ -81,15 +84,13 @@ func (e *statusError) Error() string {
 	return e.status + ": " + e.excerpt
 }
 
-// Is says what kind of failure a status is.
+// Is gives statuses their class. Those of servers in trouble have none: nothing follows from them.
 func (e *statusError) Is(target error) bool {
 	switch e.code {
 	case http.StatusNotFound, http.StatusGone:
 		return target == ErrNotFound
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return target == ErrForbidden
-	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
-		return target == ErrTimeout
 	}
 	return false
 }
@@ -97,221 +98,229 @@ func (e *statusError) Is(target error) bool {
 // transient reports whether the same request may succeed in a moment.
 func (e *statusError) transient() bool {
 	switch e.code {
-	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
-		http.StatusGatewayTimeout:
+	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false
 }
 
-// errCut is a body that ended before it was whole.
-var errCut = errors.New("connection closed before the end of the answer")
-
-// classify makes an error of the network one of this package's, so that errors.Is works on it.
-func classify(ctx context.Context, err error) error {
-	var dns *net.DNSError
-	var netErr net.Error
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) {
-			return fmt.Errorf("%w: %v", cause, err)
-		}
-		return fmt.Errorf("%w: %v", ctx.Err(), err)
-	case errors.Is(err, ErrTimeout), errors.Is(err, errCut):
-		return err
-	case errors.As(err, &dns) && !dns.IsTimeout,
-		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH),
-		errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%w: %v", ErrUnreachable, err)
-	case errors.As(err, &netErr) && netErr.Timeout():
-		return fmt.Errorf("%w: %v", ErrTimeout, err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("%w: %v", errCut, err)
+// newStatusError reads what a server has to say about its refusal.
+func newStatusError(resp *http.Response) *statusError {
+	e := &statusError{code: resp.StatusCode, status: printable(resp.Status), after: retryAfter(resp.Header.Get("Retry-After"))}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxExcerpt)) // best effort
+	if kind := resp.Header.Get("Content-Type"); kind == "" || strings.HasPrefix(kind, "text/plain") {
+		e.excerpt = printable(string(text))
 	}
-	return err
+	io.CopyN(io.Discard, resp.Body, maxDrain) // best effort
+	return e
 }
 
-// retry calls do until it succeeds, its error is not of the kind that goes away, or it was tried often enough. A server that
-// does not answer at all is not asked again: whoever waits should learn it at once.
-func (c *Client) retry(ctx context.Context, what string, do func() error) error {
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval = 200 * time.Millisecond
-	wait.MaxInterval = maxRetryWait
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := do()
-		var status *statusError
-		switch {
-		case err == nil:
-			return struct{}{}, nil
-		case errors.As(err, &status) && status.transient():
-			if status.wait > 0 {
-				return struct{}{}, &retryAfter{backoff.RetryAfterError{Duration: min(status.wait, maxRetryWait)}, err}
-			}
-			return struct{}{}, err
-		case errors.Is(err, errCut):
-			return struct{}{}, err
-		}
-		return struct{}{}, backoff.Permanent(err)
-	}, backoff.WithBackOff(wait), backoff.WithMaxTries(maxTries), backoff.WithNotify(func(err error, d time.Duration) {
-		c.log.Warn("trying again", "what", what, "err", err, "dur", d)
-	}))
-	var after *retryAfter
-	if errors.As(err, &after) {
-		err = after.err
+// retryAfter parses a Retry-After header: seconds or a date (RFC 9110, 10.2.3).
+func retryAfter(s string) time.Duration {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return min(time.Duration(n)*time.Second, maxRetryAfter)
 	}
-	if err != nil && ctx.Err() != nil {
-		err = classify(ctx, err)
+	if t, err := http.ParseTime(s); err == nil {
+		return min(max(time.Until(t), 0), maxRetryAfter)
 	}
-	return err
+	return -1
 }
 
-// retryAfter makes backoff wait for as long as a server asked, without losing the error.
-type retryAfter struct {
-	backoff.RetryAfterError
-	err error
-}
-
-func (e *retryAfter) Error() string   { return e.err.Error() }
-func (e *retryAfter) Unwrap() []error { return []error{&e.RetryAfterError, e.err} }
-
-// get returns the body of a small artifact, at most max bytes.
-func (c *Client) get(ctx context.Context, u *url.URL, max int64) ([]byte, error) {
-	if u.Scheme == "file" {
-		return getFile(u, max)
-	}
-	var body []byte
-	err := c.retry(ctx, u.Redacted(), func() error {
-		resp, done, err := c.do(ctx, http.MethodGet, u, nil)
-		if err != nil {
-			return err
-		}
-		defer done()
-		body, err = io.ReadAll(io.LimitReader(resp.Body, max+1))
-		if err == nil && int64(len(body)) > max {
-			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, max)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", u.Redacted(), err)
-	}
-	return body, nil
-}
-
-func getFile(u *url.URL, max int64) ([]byte, error) {
-	f, err := openFile(u)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	body, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(body)) > max {
-		err = fmt.Errorf("%s: %w: more than %d bytes", u.Redacted(), ErrTooLarge, max)
-	}
-	return body, err
-}
-
-// openFile opens a file of a GOPROXY=file:// tree.
-func openFile(u *url.URL) (*os.File, error) {
-	f, err := os.Open(filepath.FromSlash(u.Path))
-	switch {
-	case errors.Is(err, iofs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%s: %w", u.Redacted(), ErrNotFound)
-	case errors.Is(err, iofs.ErrPermission):
-		return nil, fmt.Errorf("%w: %v", ErrForbidden, err)
-	case err != nil:
-		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w: not a regular file", u.Redacted(), ErrNotFound)
-	}
-	return f, nil
-}
-
-// do sends one request and returns the answer if it is 200 or 206. The caller reads the body, which fails with ErrTimeout
-// when no byte comes for too long, and calls done.
-func (c *Client) do(ctx context.Context, method string, u *url.URL, header http.Header) (*http.Response, func(), error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	idle := time.AfterFunc(c.cfg.IdleTimeout, func() {
-		cancel(fmt.Errorf("%w: nothing came for %v", ErrTimeout, c.cfg.IdleTimeout))
-	})
-	stop := func() {
-		idle.Stop()
-		cancel(nil)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
-	if err != nil {
-		stop()
-		return nil, nil, err
-	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
-	req.Header.Set("User-Agent", c.cfg.UserAgent)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		var urlErr *url.Error
-		if errors.As(err, &urlErr) {
-			err = urlErr.Err // the URL goes before it, without its password
-		}
-		err = classify(ctx, err)
-		stop()
-		return nil, nil, err
-	}
-	resp.Body = &idleReader{ReadCloser: resp.Body, ctx: ctx, timer: idle, idle: c.cfg.IdleTimeout}
-	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent {
-		return resp, func() { resp.Body.Close(); stop() }, nil
-	}
-	defer stop()
-	defer resp.Body.Close()
-	e := &statusError{code: resp.StatusCode, status: resp.Status, wait: retryWait(resp.Header.Get("Retry-After"))}
-	if body, _ := io.ReadAll(io.LimitReader(resp.Body, maxExcerpt)); strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
-		e.excerpt = printable(string(body))
-	}
-	return nil, nil, e
-}
-
-// retryWait parses a Retry-After header in seconds; its other form, a date, is ignored.
-func retryWait(s string) time.Duration {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second, maxRetryWait)
-}
-
-// printable makes what a server wrote safe to show in a terminal.
+// printable makes what a server said fit for one line of a terminal.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
 			return ' '
-		case !unicode.IsPrint(r):
+		case !unicode.IsPrint(r) || r == unicode.ReplacementChar:
 			return -1
 		}
 		return r
 	}, s)
-	return strings.TrimSpace(s)
+	return strings.Join(strings.Fields(s), " ")
 }
 
-// idleReader is a body that must keep coming.
-type idleReader struct {
-	io.ReadCloser
-	ctx   context.Context
-	timer *time.Timer
-	idle  time.Duration
+// query is one file at one upstream.
+type query struct {
+	u       *upstream
+	elem    string // below the upstream's URL
+	modPath string // the module that it is about; "" for none
 }
 
-func (r *idleReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if n > 0 {
-		r.timer.Reset(r.idle)
+// exchange sends one request and calls use with the answer, if it is 200 or 206. Reading its body fails with ErrTimeout
+// when nothing comes for too long.
+func (c *Client) exchange(ctx context.Context, method string, q query, header http.Header, use func(*http.Response) error) (err error) {
+	defer func() { q.u.note(err) }()
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
+	defer cancel(nil)
+	// The timer runs while we wait for the network, and not while dst takes its time.
+	idle := time.AfterFunc(c.cfg.IdleTimeout, func() {
+		cancel(fmt.Errorf("%w: nothing came for %v", ErrTimeout, c.cfg.IdleTimeout))
+	})
+	defer idle.Stop()
+	req, err := http.NewRequestWithContext(ctx, method, q.u.url(q.elem).String(), nil)
+	if err != nil {
+		return err
 	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	// From here to the end of Do the timer covers dialing, TLS, redirects and the wait for the header.
+	start := time.Now()
+	resp, err := c.http.Do(req)
+	idle.Stop()
+	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // our caller says the URL
+		}
+		return networkError(ctx, err)
+	}
+	c.log.Debug("answer", "method", method, "url", req.URL.Redacted(), "status", resp.StatusCode, "dur", time.Since(start))
+	in := &body{ReadCloser: resp.Body, ctx: ctx, idle: idle, after: c.cfg.IdleTimeout}
+	resp.Body = in
+	defer in.Close()
+	// A part is good only for whom asked for one.
+	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || header.Get("Range") == "") {
+		in.after = min(in.after, maxExcerptWait)
+		return newStatusError(resp)
+	}
+	return use(resp)
+}
+
+// networkError gives an error of the network its class.
+func networkError(ctx context.Context, err error) error {
+	err = classify(ctx, err)
+	if ctx.Err() == nil && broken(err) {
+		return fmt.Errorf("%w: %v", errBroken, err)
+	}
+	return err
+}
+
+// body is a body that must keep coming.
+type body struct {
+	io.ReadCloser
+	ctx   context.Context // of the request
+	idle  *time.Timer
+	after time.Duration
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.idle.Reset(b.after)
+	n, err := b.ReadCloser.Read(p)
+	b.idle.Stop()
 	if err != nil && err != io.EOF {
-		err = classify(r.ctx, err)
+		err = networkError(b.ctx, err)
 	}
 	return n, err
+}
+
+// retry calls do until it succeeds or fails for good. Transient failures count only as long as they follow each other
+// without progress, of which progress says how much there was, in bytes; nil means none.
+func (c *Client) retry(ctx context.Context, q query, progress func() int64, do func() error) error {
+	const enough = 1 << 20
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.Multiplier, wait.MaxInterval = c.cfg.Backoff, 2, maxBackoff
+	failures, before := 0, int64(0)
+	var last error
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		last = do()
+		if last == nil {
+			return struct{}{}, nil
+		}
+		status, _ := errors.AsType[*statusError](last)
+		if !errors.Is(last, errBroken) && (status == nil || !status.transient()) {
+			return struct{}{}, backoff.Permanent(last)
+		}
+		if ctx.Err() != nil {
+			return struct{}{}, backoff.Permanent(context.Cause(ctx))
+		}
+		if progress != nil && progress()-before >= enough {
+			before, failures = progress(), 0
+			wait.Reset()
+		}
+		// Counted here and not by backoff, which does not know of progress.
+		if failures++; failures >= c.cfg.Tries {
+			return struct{}{}, backoff.Permanent(last)
+		}
+		if status != nil && status.after >= 0 {
+			return struct{}{}, &backoff.RetryAfterError{Duration: status.after}
+		}
+		return struct{}{}, last
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(_ error, d time.Duration) {
+		c.log.Warn("trying again", "url", q.u.url(q.elem).Redacted(), "err", last, "dur", d)
+	}))
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(last, err) && !errors.Is(err, last) {
+		err = fmt.Errorf("%w (after: %v)", err, last) // the context ended while we waited
+	}
+	return fmt.Errorf("%s: %w", q.u.url(q.elem).Redacted(), err)
+}
+
+// answer is a small file.
+type answer struct {
+	data []byte
+	html bool // said to be HTML: a proxy's files are not, a login page is
+}
+
+// get fetches a file of at most limit bytes into memory.
+func (c *Client) get(ctx context.Context, q query, limit int64) (a answer, err error) {
+	if q.u.base.Scheme == "file" {
+		a.data, err = getFile(q, limit)
+		q.u.note(err)
+		return a, err
+	}
+	err = c.retry(ctx, q, nil, func() error {
+		return c.exchange(ctx, http.MethodGet, q, nil, func(resp *http.Response) (err error) {
+			a.html = strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html")
+			// A length may be missing, or be that of the packed form, so the limit is on what is read, too.
+			if resp.ContentLength <= limit {
+				a.data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+			}
+			if err == nil && (resp.ContentLength > limit || int64(len(a.data)) > limit) {
+				err = fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+			}
+			return err
+		})
+	})
+	return a, err
+}
+
+// getFile is get for a file URL.
+func getFile(q query, limit int64) ([]byte, error) {
+	f, size, err := openFile(q)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", f.Name(), ErrTooLarge, limit)
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// openFile opens what a file URL names, if it is a regular file.
+func openFile(q query) (*os.File, int64, error) {
+	name := filepath.FromSlash(q.u.url(q.elem).Path)
+	// Looked at first, because to open a fifo would wait for somebody to write to it.
+	fi, err := os.Stat(name)
+	if err == nil && !fi.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s: %w: not a regular file", name, ErrNotFound)
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(name)
+	}
+	switch {
+	case errors.Is(err, iofs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+		return nil, 0, fmt.Errorf("%s: %w", name, ErrNotFound)
+	case errors.Is(err, iofs.ErrPermission):
+		return nil, 0, fmt.Errorf("%s: %w: %v", name, ErrForbidden, errors.Unwrap(err))
+	case err != nil:
+		return nil, 0, err
+	}
+	return f, fi.Size(), nil
 }

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"sort"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
@@ -19,212 +18,250 @@ import (
 	modzip "golang.org/x/mod/zip"
 )
 
-// Limits of answers, in bytes.
+// Limits of answers that are not zips, in bytes. The go command has none but for go.mod files.
 const (
 	maxInfo = 1 << 20
-	maxList = 32 << 20
+	maxList = 64 << 20
 )
 
-// revInfo is an .info file. Fields and their order are those of the go command's modfetch.RevInfo as it marshals it, so
-// that it finds what it would have written itself.
+// revInfo and origin are what the go command marshals as an .info file (RevInfo in cmd/go/internal/modfetch/repo.go,
+// Origin in codehost/codehost.go): its fields in its order. It rewrites .info files that look different at every read.
 type revInfo struct {
 	Version string
 	Time    time.Time
-	Origin  json.RawMessage `json:",omitempty"`
+	Origin  *origin `json:",omitempty"`
 }
 
-// Info returns the .info file of m in the go command's own form.
-func (c *Client) Info(ctx context.Context, m module.Version) ([]byte, error) {
-	data, err := c.artifact(ctx, m, "info", maxInfo)
-	if err != nil {
-		return nil, err
+type origin struct {
+	VCS       string `json:",omitempty"`
+	URL       string `json:",omitempty"`
+	Subdir    string `json:",omitempty"`
+	Hash      string `json:",omitempty"`
+	TagPrefix string `json:",omitempty"`
+	TagSum    string `json:",omitempty"`
+	Ref       string `json:",omitempty"`
+	RepoSum   string `json:",omitempty"`
+}
+
+// parseInfo returns an .info file as the go command would marshal it. With want, it must be that of version want.
+func parseInfo(a answer, want string) ([]byte, error) {
+	var info revInfo
+	if err := json.Unmarshal(a.data, &info); err != nil {
+		return nil, fmt.Errorf("%w: %v%s", ErrInvalid, err, a.page())
 	}
-	info, err := parseInfo(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: .info: %w", m, err)
+	// The go command refuses it too (modfetch's proxyRepo.Stat): a version is not to be replaced by another.
+	if want != "" && info.Version != want {
+		return nil, fmt.Errorf("%w: it is that of version %q", ErrInvalid, info.Version)
 	}
-	if info.Version != m.Version {
-		return nil, fmt.Errorf("%s: .info: %w: it is that of version %q", m, ErrInvalid, printable(info.Version))
+	if !semver.IsValid(info.Version) {
+		return nil, fmt.Errorf("%w: %q is no version", ErrInvalid, info.Version)
+	}
+	if o := info.Origin; o != nil && want != "" {
+		// As modfetch.writeDiskStat: what says whether a query has a new answer means nothing for one version.
+		o.TagPrefix, o.TagSum, o.RepoSum = "", "", ""
+		if module.IsPseudoVersion(want) {
+			o.Ref = ""
+		}
 	}
 	return json.Marshal(info)
 }
 
-func parseInfo(data []byte) (*revInfo, error) {
-	info := new(revInfo)
-	if err := json.Unmarshal(data, info); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrInvalid, err)
+// page explains nonsense that is said to be HTML.
+func (a answer) page() string {
+	if !a.html {
+		return ""
 	}
-	if info.Origin != nil {
-		var b bytes.Buffer
-		if err := json.Compact(&b, info.Origin); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrInvalid, err)
-		}
-		info.Origin = b.Bytes()
-	}
-	return info, nil
+	return " (the answer is an HTML page: does the network want a login?)"
 }
 
-// Latest returns what @latest says about a module path, in the form of Info.
-func (c *Client) Latest(ctx context.Context, modPath string) ([]byte, error) {
-	data, err := c.query(ctx, modPath, "@latest", maxInfo)
+// small asks the proxies for a file and parses the answer. An answer that cannot be parsed is an error of that proxy.
+func (c *Client) small(ctx context.Context, modPath, elem string, limit int64, parse func(a answer) ([]byte, error)) (data []byte, err error) {
+	err = c.try(ctx, modPath, func(u *upstream) error {
+		q := query{u, elem, modPath}
+		a, err := c.get(ctx, q, limit)
+		if err != nil {
+			return err
+		}
+		if data, err = parse(a); err != nil {
+			return fmt.Errorf("%s: %w", u.url(elem).Redacted(), err)
+		}
+		return nil
+	})
+	return data, err
+}
+
+// info is Info.
+func (c *Client) info(ctx context.Context, m module.Version) ([]byte, error) {
+	elem, err := file(m, ".info")
 	if err != nil {
 		return nil, err
 	}
-	info, err := parseInfo(data)
-	if err == nil && !validVersion(modPath, info.Version) {
-		err = fmt.Errorf("%w: version %q", ErrInvalid, printable(info.Version))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: @latest: %w", modPath, err)
-	}
-	return json.Marshal(info)
+	return c.small(ctx, m.Path, elem, maxInfo, func(a answer) ([]byte, error) { return parseInfo(a, m.Version) })
 }
 
-// List returns the versions of a module path, one a line, as @v/list has them. Lines that are not versions of it are left
-// out.
-func (c *Client) List(ctx context.Context, modPath string) ([]byte, error) {
-	data, err := c.query(ctx, modPath, "@v/list", maxList)
+// latest is Latest. The answer may be for any version, and need not be in the list.
+func (c *Client) latest(ctx context.Context, m module.Version) ([]byte, error) {
+	escPath, err := module.EscapePath(m.Path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %v", ErrNotFound, err)
 	}
-	var versions []string
-	for line := range strings.Lines(string(data)) {
-		// A proxy may put more after the version.
-		if f := strings.Fields(line); len(f) > 0 && validVersion(modPath, f[0]) {
-			versions = append(versions, f[0])
+	return c.small(ctx, m.Path, escPath+"/@latest", maxInfo, func(a answer) ([]byte, error) { return parseInfo(a, "") })
+}
+
+// list is List.
+func (c *Client) list(ctx context.Context, m module.Version) ([]byte, error) {
+	escPath, err := module.EscapePath(m.Path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrNotFound, err)
+	}
+	return c.small(ctx, m.Path, escPath+"/@v/list", maxList, parseList)
+}
+
+// parseList keeps the lines of a list that begin with a version. A time may follow it (modfetch's proxyRepo.latestFromList).
+func parseList(a answer) ([]byte, error) {
+	list := make([]byte, 0, min(len(a.data)+1, 1<<16))
+	for line := range strings.Lines(string(a.data)) {
+		f := strings.Fields(line)
+		if len(f) == 0 || !semver.IsValid(f[0]) {
+			continue
 		}
+		list = append(list, f[0]...)
+		if len(f) > 1 {
+			if _, err := time.Parse(time.RFC3339, f[1]); err == nil {
+				list = append(append(list, ' '), f[1]...)
+			}
+		}
+		list = append(list, '\n')
 	}
-	sort.SliceStable(versions, func(i, j int) bool { return semver.Compare(versions[i], versions[j]) < 0 })
-	var b bytes.Buffer
-	for _, v := range versions {
-		b.WriteString(v + "\n")
+	// An empty list is one of a module without tagged versions, but a page is no list.
+	if len(list) == 0 && a.html {
+		return nil, fmt.Errorf("%w: no list%s", ErrInvalid, a.page())
 	}
-	return b.Bytes(), nil
+	return list, nil
 }
 
-func validVersion(modPath, v string) bool {
-	return module.CanonicalVersion(v) == v && module.Check(modPath, v) == nil
+// hashMod returns the h1 hash of a go.mod file.
+func hashMod(data []byte) (string, error) {
+	return dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	})
 }
 
-// Mod returns the go.mod of m and its h1 hash, which is want, or where that is empty what the checksum database says, as
-// far as it covers m.
-func (c *Client) Mod(ctx context.Context, m module.Version, want string) (data []byte, h1 string, err error) {
-	source := "pin"
-	sum := make(chan error, 1)
-	if want == "" {
-		go func() {
-			source = c.sumSource()
-			var err error
-			want, err = c.ModHash(ctx, m)
-			sum <- err
-		}()
-	} else {
-		sum <- nil
-	}
-	data, err = c.artifact(ctx, m, "mod", modzip.MaxGoMod)
-	sumErr := <-sum
+// mod is Mod. Unlike a zip, a go.mod file comes at once, so nothing is gained by ending early when the lookup fails.
+func (c *Client) mod(ctx context.Context, m module.Version, want string) (data []byte, h1 string, err error) {
+	elem, err := file(m, ".mod")
 	if err != nil {
 		return nil, "", err
 	}
-	if sumErr != nil && !isNoSum(sumErr) {
-		return nil, "", sumErr
-	}
-	h1, err = dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(data)), nil
+	sum := c.expect(ctx, m, "/go.mod", want)
+	defer sum.stop()
+	var page string
+	data, err = c.small(ctx, m.Path, elem, modzip.MaxGoMod, func(a answer) ([]byte, error) {
+		page = a.page()
+		return a.data, nil
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	if want != "" && h1 != want {
+	if h1, err = hashMod(data); err != nil {
+		return nil, "", err
+	}
+	want, source, err := sum.wait(ctx)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case h1 == want: // never with an empty want
+		return data, h1, nil
+	case want != "" && page == "":
 		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, Source: source}
 	}
-	// Without a hash that somebody vouches for, it must at least be a go.mod: a proxy may answer 200 with an error page.
-	if want == "" && (!utf8.Valid(data) || modfile.ModulePath(data) == "") {
-		return nil, "", fmt.Errorf("%s: .mod: %w: it names no module", m, ErrInvalid)
+	// Nobody vouches for it, so it must at least look like a go.mod file; or it is wrong in a way that tells more than its
+	// hash would.
+	if _, err := modfile.ParseLax("go.mod", data, nil); err != nil {
+		return nil, "", fmt.Errorf("%w: %v%s", ErrInvalid, firstLine(err), page)
+	}
+	if want != "" {
+		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, Source: source}
 	}
 	return data, h1, nil
 }
 
-// ZipSize returns the size of m's zip in bytes, as the proxy announces it.
-func (c *Client) ZipSize(ctx context.Context, m module.Version) (int64, error) {
-	escPath, escVersion, err := escaped(m)
-	if err != nil {
-		return 0, err
+// firstLine keeps an error that quotes a whole file short.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return printable(line[:min(len(line), maxExcerpt)])
+}
+
+// expected is the hash that an artifact must have, which may be being looked up.
+type expected struct {
+	done   chan struct{} // closed when the rest is known
+	stop   context.CancelFunc
+	h1     string // "" if nobody knows
+	source string
+	err    error
+}
+
+// expect starts to find out the hash that a file of m must have: want, or what the checksum database says. Its user calls
+// stop in the end.
+func (c *Client) expect(ctx context.Context, m module.Version, suffix, want string) *expected {
+	ctx, stop := context.WithCancel(ctx)
+	e := &expected{done: make(chan struct{}), stop: stop, h1: want, source: "pin"}
+	if want != "" {
+		close(e.done)
+		return e
 	}
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	size := int64(-1)
-	err = c.try(ctx, m.Path, func(p *proxy) error {
-		u := p.join(escPath + "/@v/" + escVersion + ".zip")
-		if u.Scheme == "file" {
-			f, err := openFile(u)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			fi, err := f.Stat()
-			if err == nil {
-				size = fi.Size()
-			}
-			return err
+	// A private name goes nowhere; that no proxy may be asked is then the whole answer.
+	if c.cfg.Offline || module.MatchPrefixPatterns(c.noProxy, m.Path) {
+		close(e.done)
+		return e
+	}
+	e.source = c.sumSource()
+	// Our caller is a call, so Close is not waiting yet.
+	c.calls.Go(func() {
+		defer close(e.done)
+		e.h1, e.err = c.sum(ctx, m, suffix)
+		if errors.Is(e.err, ErrNoSum) {
+			e.err = nil
 		}
-		return c.retry(ctx, u.Redacted(), func() error {
-			resp, done, err := c.do(ctx, http.MethodHead, u, nil)
-			if err != nil {
-				return fmt.Errorf("%s: %w", u.Redacted(), err)
-			}
-			defer done()
-			size = resp.ContentLength
-			return nil
-		})
 	})
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("%s: zip: %w", m, err)
-	case size < 0:
-		return 0, fmt.Errorf("%s: zip: the proxy does not tell its size", m)
-	case size > modzip.MaxZipFile:
-		return 0, fmt.Errorf("%s: zip: %w: %d bytes", m, ErrTooLarge, size)
-	}
-	return size, nil
+	return e
 }
 
-// artifact returns a file of a version, of at most max bytes.
-func (c *Client) artifact(ctx context.Context, m module.Version, ext string, max int64) ([]byte, error) {
-	escPath, escVersion, err := escaped(m)
-	if err != nil {
-		return nil, err
+// failed returns the error of a lookup that is over and has failed.
+func (e *expected) failed() error {
+	select {
+	case <-e.done:
+		return e.err
+	default:
+		return nil
 	}
-	data, err := c.file(ctx, m.Path, escPath+"/@v/"+escVersion+"."+ext, max)
-	if err != nil {
-		return nil, fmt.Errorf("%s: .%s: %w", m, ext, err)
-	}
-	return data, nil
 }
 
-// query returns what proxies say about a module path.
-func (c *Client) query(ctx context.Context, modPath, what string, max int64) ([]byte, error) {
-	err := module.CheckPath(modPath)
-	var escPath string
-	if err == nil {
-		escPath, err = module.EscapePath(modPath)
+// wait returns the expected hash, "" if there is none, and who says so.
+func (e *expected) wait(ctx context.Context) (h1, source string, err error) {
+	select {
+	case <-e.done:
+		return e.h1, e.source, e.err
+	case <-ctx.Done():
+		return "", "", context.Cause(ctx)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrNotFound, err)
-	}
-	data, err := c.file(ctx, modPath, escPath+"/"+what, max)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", modPath, what, err)
-	}
-	return data, nil
 }
 
-func (c *Client) file(ctx context.Context, modPath, elem string, max int64) (data []byte, err error) {
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	err = c.try(ctx, modPath, func(p *proxy) error {
-		data, err = c.get(ctx, p.join(elem), max)
-		return err
-	})
-	return data, err
+// sum returns what the checksum database says of m's zip, or of its go.mod with the suffix "/go.mod".
+func (c *Client) sum(ctx context.Context, m module.Version, suffix string) (string, error) {
+	if err := c.covered(m.Path); err != nil {
+		return "", err
+	}
+	version := m.Version + suffix
+	lines, err := c.db.lookup(ctx, m, version)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", c.sumSource(), err)
+	}
+	prefix := m.Path + " " + version + " h1:"
+	i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, prefix) })
+	// The go command says "checksum missing from sumdb response", and refuses.
+	if i < 0 {
+		return "", fmt.Errorf("%s: %w: it has a record without a hash of %s", c.sumSource(), ErrSumDB, version)
+	}
+	return strings.TrimPrefix(lines[i], prefix[:len(prefix)-len("h1:")]), nil
 }

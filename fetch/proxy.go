@@ -14,40 +14,60 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// proxy is one element of GOPROXY.
-type proxy struct {
-	url        *url.URL // nil for direct and off
-	word       string   // "direct" or "off", if url is nil
-	onAnyError bool     // what follows is a "|": go on after any error, not only after "not found"
-	state      *upstreamState
+// upstream is an entry of GOPROXY, or a checksum database that is asked directly.
+type upstream struct {
+	base     *url.URL // nil for a word
+	word     string   // "direct" or "off"; "" with a URL
+	fallBack bool     // go on with the next entry after any error, not only after "not found"
+
+	mu    sync.Mutex
+	stats Upstream
 }
 
-// upstreamState counts what one proxy did.
-type upstreamState struct {
-	mu sync.Mutex
-	Upstream
+func newUpstream(base *url.URL) *upstream {
+	return &upstream{base: base, stats: Upstream{URL: base.Redacted()}}
 }
 
-func (s *upstreamState) add(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.Requests++
-	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, context.Canceled) {
-		s.Failures++
-		s.LastError, s.LastTime = err.Error(), time.Now()
+// url returns the URL of a file. elem is slash-separated and not escaped for URLs; it is escaped as the go command does.
+func (u *upstream) url(elem string) *url.URL {
+	target := *u.base
+	target.Path = strings.TrimSuffix(u.base.Path, "/") + "/" + elem
+	escElem := strings.ReplaceAll(url.PathEscape(elem), "%2F", "/")
+	// Without RawPath, "!" would stay as it is. Both are right; proxies in front of a cache may take them for two files.
+	target.RawPath = strings.TrimSuffix(u.base.EscapedPath(), "/") + "/" + escElem
+	return &target
+}
+
+// note counts one request.
+func (u *upstream) note(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.stats.Requests++
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, context.Canceled) {
+		return
 	}
+	if _, ok := errors.AsType[*finalError](err); ok {
+		return // not the upstream's fault
+	}
+	u.stats.Failures++
+	u.stats.LastError, u.stats.LastTime = err.Error(), time.Now()
 }
 
-func (s *upstreamState) snapshot() Upstream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.Upstream
+func (u *upstream) state() Upstream {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stats
 }
 
-// parseProxies parses GOPROXY (https://go.dev/ref/mod#environment-variables). What follows "direct" or "off" is never
-// reached, and dropped.
-func parseProxies(list string) ([]proxy, error) {
-	var ps []proxy
+func (u *upstream) used() bool { return u.state().Requests > 0 }
+
+// parseProxies parses a GOPROXY list as the go command does (cmd/go/internal/modfetch/proxy.go). What follows "off" or
+// "direct" has no meaning and is dropped.
+func parseProxies(list string) ([]*upstream, error) {
+	if list == "" {
+		list = "off"
+	}
+	var proxies []*upstream
 	for list != "" {
 		item, sep := list, byte(0)
 		if i := strings.IndexAny(list, ",|"); i >= 0 {
@@ -55,109 +75,136 @@ func parseProxies(list string) ([]proxy, error) {
 		} else {
 			list = ""
 		}
+		// Empty entries are left out, as in GOPROXY=https://a.example,,direct.
 		item = strings.TrimSpace(item)
 		switch item {
 		case "":
 			continue
-		case "direct", "off":
-			return append(ps, proxy{word: item}), nil
+		case "off", "direct":
+			return append(proxies, &upstream{word: item}), nil
 		}
-		u, err := parseProxyURL(item)
+		base, err := parseProxyURL(item)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("invalid GOPROXY: %w", err)
 		}
-		ps = append(ps, proxy{url: u, onAnyError: sep == '|', state: &upstreamState{Upstream: Upstream{URL: u.Redacted()}}})
+		u := newUpstream(base)
+		u.fallBack = sep == '|'
+		proxies = append(proxies, u)
 	}
-	return ps, nil
+	if len(proxies) == 0 {
+		return nil, errors.New("invalid GOPROXY: it is not empty, but names no proxy: use off for none")
+	}
+	return proxies, nil
 }
 
 func parseProxyURL(item string) (*url.URL, error) {
-	// A bare host name is https, as for the go command.
+	// Words without dots and slashes are reserved. What looks like a host name is https.
 	if strings.ContainsAny(item, ".:/") && !strings.Contains(item, ":/") && !filepath.IsAbs(item) && !path.IsAbs(item) {
 		item = "https://" + item
 	}
-	u, err := url.Parse(item)
+	base, err := url.Parse(item)
 	if err != nil {
-		// The error would show the URL, which may hold a password.
-		return nil, errors.New("GOPROXY: an element is not a URL")
+		return nil, errors.New("an entry is not a URL") // the error itself would repeat it, with its password
 	}
 	switch {
-	case u.Scheme == "file" && (u.Host != "" || u.Path == ""):
-		return nil, fmt.Errorf("GOPROXY: %s: a file URL has an absolute path and no host", u.Redacted())
-	case u.Scheme == "file":
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("GOPROXY: %s: want https, http or file, or one of direct and off", u.Redacted())
-	case u.Hostname() == "":
-		return nil, fmt.Errorf("GOPROXY: %s: no host", u.Redacted())
+	case base.Scheme == "file":
+		if *base != (url.URL{Scheme: "file", Path: base.Path, RawPath: base.RawPath}) || !path.IsAbs(base.Path) {
+			return nil, fmt.Errorf("%s: a file URL is file:// and an absolute path", base.Redacted())
+		}
+	case base.Scheme != "https" && base.Scheme != "http":
+		return nil, fmt.Errorf("%s: want a URL with https, http or file, or one of the words direct and off", base.Redacted())
+	// The go command has no check for these two: it would fail later, or ask for something else.
+	case base.Hostname() == "":
+		return nil, fmt.Errorf("%s: no host", base.Redacted())
+	case base.RawQuery != "" || base.Fragment != "":
+		return nil, fmt.Errorf("%s: a proxy's URL has no query and no fragment", base.Redacted())
+	case base.Scheme == "http" && base.User != nil:
+		// The go command would refuse each request.
+		return nil, fmt.Errorf("%s: refusing to send credentials without https", base.Redacted())
 	}
-	u.Path = strings.TrimSuffix(u.Path, "/")
-	u.RawPath = strings.TrimSuffix(u.RawPath, "/")
-	return u, nil
+	return base, nil
 }
 
-// join returns the URL of a file of the proxy. elem is escaped as paths of modules are, so it has no characters that a URL
-// would have to escape, but perhaps "!" and "+", which it need not.
-func (p *proxy) join(elem string) *url.URL {
-	u := *p.url
-	u.Path += "/" + elem
-	if u.RawPath != "" {
-		u.RawPath += "/" + elem
-	}
-	return &u
+// finalError is an error that another proxy cannot mend: dst's, for example.
+type finalError struct{ err error }
+
+func (e *finalError) Error() string { return e.err.Error() }
+func (e *finalError) Unwrap() error { return e.err }
+
+// triedError is what several proxies said. It is an error of the class of the most telling one.
+type triedError struct {
+	best error
+	all  []error
 }
 
-// try calls do with each proxy that may be asked about a module path, until one answers.
-//
-// A proxy that has not got it (404, 410) is followed by the next; so is any other error where the list says "|". Of
-// several errors the one that tells most is returned: that of a proxy that might have had it, before that of one that has
-// not.
-func (c *Client) try(ctx context.Context, modPath string, do func(p *proxy) error) error {
-	if c.cfg.NoProxy != "" && c.cfg.NoProxy != "none" && module.MatchPrefixPatterns(c.cfg.NoProxy, modPath) {
-		return fmt.Errorf("%w: it is private (GONOPROXY, GOPRIVATE), so no proxy is asked", ErrNotFound)
+func (e *triedError) Error() string {
+	texts := make([]string, len(e.all))
+	for i, err := range e.all {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e *triedError) Unwrap() error { return e.best }
+
+// try calls ask with one proxy after the other, as the list says, until one has what is wanted of a module. Private modules
+// are asked for at none.
+func (c *Client) try(ctx context.Context, modPath string, ask func(u *upstream) error) error {
+	if module.MatchPrefixPatterns(c.noProxy, modPath) {
+		return fmt.Errorf("%w: private: it matches GONOPROXY or GOPRIVATE, so no proxy is asked, and version control is not supported yet", ErrNotFound)
 	}
 	if c.cfg.Offline {
-		return fmt.Errorf("%w: not in the store", ErrOffline)
+		return ErrOffline
 	}
-	if len(c.proxies) == 0 {
-		return fmt.Errorf("%w: GOPROXY names no proxy", ErrNotFound)
-	}
-	var best error
-	for i := range c.proxies {
-		p := &c.proxies[i]
-		if p.url == nil {
-			if best == nil {
-				best = fmt.Errorf("%w: GOPROXY=%s", ErrNotFound, p.word)
-			}
-			break
+	return tryAll(ctx, c.proxies, func(u *upstream) error {
+		switch u.word {
+		case "off":
+			return fmt.Errorf("%w: disabled by GOPROXY=off", ErrNotFound)
+		case "direct":
+			return fmt.Errorf("%w: direct: version control is not supported yet", ErrNotFound)
 		}
-		err := do(p)
-		p.state.add(err)
+		return ask(u)
+	})
+}
+
+// tryAll is the order of a GOPROXY list (https://go.dev/ref/mod#goproxy-protocol). As in the go command, the last error
+// that is not "not found" decides what all of them amount to. Unlike there, what "direct" says does not, as long as it
+// cannot find anything: a proxy that was down must not look like a module that does not exist.
+func tryAll(ctx context.Context, list []*upstream, ask func(u *upstream) error) error {
+	tried := new(triedError)
+	for _, u := range list {
+		err := ask(u)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
+		// With the context gone the next proxy could not be asked either, and its error would hide why.
+		if _, final := errors.AsType[*finalError](err); final || ctx.Err() != nil {
 			return err
 		}
-		if best == nil || errors.Is(best, ErrNotFound) {
-			best = err
+		tried.all = append(tried.all, err)
+		missing := errors.Is(err, ErrNotFound)
+		if tried.best == nil || errors.Is(tried.best, ErrNotFound) || !missing {
+			tried.best = err
 		}
-		if !errors.Is(err, ErrNotFound) && !p.onAnyError {
+		if !missing && !u.fallBack {
 			break
 		}
 	}
-	return best
+	if len(tried.all) == 1 {
+		return tried.best
+	}
+	return tried
 }
 
-// escaped returns the parts of m as they are in a proxy's URLs.
-func escaped(m module.Version) (escPath, escVersion string, err error) {
-	if err := check(m); err != nil {
-		return "", "", err
-	}
-	if escPath, err = module.EscapePath(m.Path); err == nil {
-		escVersion, err = module.EscapeVersion(m.Version)
-	}
+// file returns the name of a file of m below a proxy's URL (https://go.dev/ref/mod#goproxy-protocol).
+func file(m module.Version, ext string) (string, error) {
+	escPath, err := module.EscapePath(m.Path)
 	if err != nil {
-		err = fmt.Errorf("%s: %w: %v", m, ErrNotFound, err)
+		return "", fmt.Errorf("%w: %v", ErrNotFound, err)
 	}
-	return escPath, escVersion, err
+	escVersion, err := module.EscapeVersion(m.Version)
+	if err != nil {
+		return "", fmt.Errorf("%w: %v", ErrNotFound, err)
+	}
+	return escPath + "/@v/" + escVersion + ext, nil
 }

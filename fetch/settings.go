@@ -7,58 +7,72 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
-// settingNames are the variables that Settings reads.
-var settingNames = []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE"}
+// none is a list of patterns that matches no module: the documented way to say so to the go command, which takes an empty
+// variable for one that is not set.
+const none = "none"
 
-// Settings returns a Config with the user's settings: from flags (by the names of the go command's variables), else the
-// environment, else what `go env` says, which knows of `go env -w` and of the defaults. No address is built in: where there
-// is no go command, GOPROXY must be set, or the error says so.
+// variables are those of the go command that a Config has.
+var variables = []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE"}
+
+// Settings returns a Config with the user's settings: flags by the names of the go command's variables, where they are
+// given (an empty one is given, too), then the environment, then what the go command knows besides: the files of `go env
+// -w` and its defaults. GONOPROXY and GONOSUMDB default to GOPRIVATE.
+//
+// Without a go command in PATH, GOPROXY and GOSUMDB must be given. No address is compiled in.
 func Settings(ctx context.Context, flags map[string]string) (Config, error) {
-	values := make(map[string]string)
-	missing := false
-	for _, name := range settingNames {
-		if v, ok := flags[name]; ok {
-			values[name] = v
-		} else if v := os.Getenv(name); v != "" {
-			values[name] = v
-		} else {
-			missing = true
-		}
-	}
-	if missing {
-		env, err := goEnv(ctx)
-		if err != nil && (values["GOPROXY"] == "" || values["GOSUMDB"] == "") {
-			return Config{}, fmt.Errorf("settings: %w: set GOPROXY and GOSUMDB, or put the go command into PATH", err)
-		}
-		for name, v := range env {
-			if _, ok := values[name]; !ok {
-				values[name] = v
+	given := make(map[string]string)
+	for _, name := range variables {
+		v, ok := flags[name]
+		if !ok {
+			if v = os.Getenv(name); v == "" {
+				continue
 			}
 		}
+		// The go command gets them as its environment, and so computes the defaults that depend on them.
+		given[name] = replaceEmpty(name, v)
+	}
+	env, err := goEnv(ctx, given)
+	if errors.Is(err, exec.ErrNotFound) {
+		env, err = withoutGo(given)
+	}
+	if err != nil {
+		return Config{}, err
 	}
 	return Config{
-		Proxy:    values["GOPROXY"],
-		NoProxy:  values["GONOPROXY"],
-		SumDB:    values["GOSUMDB"],
-		NoSumDB:  values["GONOSUMDB"],
-		Private:  values["GOPRIVATE"],
-		Insecure: values["GOINSECURE"],
+		Proxy: env["GOPROXY"], NoProxy: env["GONOPROXY"], Private: env["GOPRIVATE"],
+		SumDB: env["GOSUMDB"], NoSumDB: env["GONOSUMDB"], Insecure: env["GOINSECURE"],
 	}, nil
 }
 
-// goEnv asks the go command. It is run where no go.mod or go.work can change its mind or make it fetch another toolchain.
-func goEnv(ctx context.Context) (map[string]string, error) {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"env", "-json"}, settingNames...)...)
-	cmd.Dir = os.TempDir()
-	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GO111MODULE=on", "GOFLAGS=")
+// replaceEmpty returns a value that means the same as an empty one, and that the go command does not ignore.
+func replaceEmpty(name, v string) string {
+	if strings.TrimSpace(v) != "" {
+		return v
+	}
+	if name == "GOPROXY" || name == "GOSUMDB" {
+		return "off"
+	}
+	return none
+}
+
+// goEnv asks the go command for its settings, given some of them. It runs where no go.mod, go.work or toolchain of the
+// current directory has a say.
+func goEnv(ctx context.Context, given map[string]string) (map[string]string, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"env", "-json"}, variables...)...)
+	cmd.Dir = string(filepath.Separator)
+	// Settings of modules, workspaces and flags could make it fail, or fetch another go command first.
+	cmd.Env = append(cmd.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=")
+	for name, v := range given {
+		cmd.Env = append(cmd.Env, name+"="+v)
+	}
 	out, err := cmd.Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		if e, ok := errors.AsType[*exec.ExitError](err); ok && len(e.Stderr) > 0 {
+			return nil, fmt.Errorf("go env: %v: %s", err, printable(string(e.Stderr)))
 		}
 		return nil, fmt.Errorf("go env: %w", err)
 	}
@@ -67,4 +81,23 @@ func goEnv(ctx context.Context) (map[string]string, error) {
 		return nil, fmt.Errorf("go env: %w", err)
 	}
 	return env, nil
+}
+
+// withoutGo completes settings as the go command would.
+func withoutGo(given map[string]string) (map[string]string, error) {
+	var missing []string
+	for _, name := range []string{"GOPROXY", "GOSUMDB"} {
+		if given[name] == "" {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("no go command in PATH to ask for settings: set %s", strings.Join(missing, " and "))
+	}
+	for _, name := range []string{"GONOPROXY", "GONOSUMDB"} {
+		if given[name] == "" {
+			given[name] = given["GOPRIVATE"]
+		}
+	}
+	return given, nil
 }

@@ -6,399 +6,373 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb"
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 )
 
-// publicKey is the verifier key of the public checksum database that the go command knows by name
-// (cmd/go/internal/modfetch/key.go), without that name: it comes from GOSUMDB. The hash that the key begins with is over
-// name and key, so the key is good for no other name.
-const publicKey = "033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
+// knownKey is the hash and key of the one checksum database that the go command knows by its name alone
+// (cmd/go/internal/modfetch/key.go). The hash is over name and key, so with any other name this is no valid verifier key:
+// the name need not be compiled in.
+const knownKey = "033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 
-// toolchain is always checked against the database: no go.sum can list it.
+// toolchain is the one module that no go.sum lists, which is why the go command has it checked whatever the settings say.
 const toolchain = "golang.org/toolchain"
 
-// Limits of the database's files, in bytes.
-const maxSumFile = 8 << 20
+// maxSum bounds a file of a checksum database, in bytes. Its largest, full tiles of height 8, have 8 KiB; tiles of data
+// have some 60 KiB.
+const maxSum = 4 << 20
 
 // database is a checksum database (https://go.dev/ref/mod#checksum-database).
 type database struct {
-	c      *Client
-	name   string
-	key    string
-	direct *url.URL // where it is by its name
-	given  *url.URL // where GOSUMDB says that it is; nil if it says nothing
+	c         *Client
+	name      string
+	key       string
+	verifiers note.Verifiers
+	direct    *upstream // at the URL in GOSUMDB, else at https://NAME
+	explicit  bool      // there is a URL in GOSUMDB: proxies are not asked for the database
 
-	mu     sync.Mutex
-	client *sumdb.Client // remembers failures for good, and is replaced after one
-	ops    *dbOps        // of client
-	base   *url.URL      // where it was found; nil before the first question
+	mu      sync.Mutex
+	session *session
+	via     *query // where the database was found: a proxy and the path below it, or direct; nil: not found yet
+
+	// headMu is held while the head is read from and written to the store, or an older one could replace a newer one there.
+	headMu sync.Mutex
+	latest []byte // the newest tree head; it outlives sessions, and stores that fail
 }
 
-// newDatabase parses GOSUMDB. It is nil for "off".
-func newDatabase(c *Client) (*database, error) {
-	f := strings.Fields(c.cfg.SumDB)
-	if len(f) == 0 || len(f) == 1 && f[0] == "off" {
+// newDatabase parses GOSUMDB as the go command does (cmd/go/internal/modfetch/sumdb.go). It returns nil if that is off or
+// empty.
+func newDatabase(c *Client, setting string) (*database, error) {
+	words := strings.Fields(setting)
+	switch {
+	case len(words) == 0, len(words) == 1 && words[0] == "off":
 		return nil, nil
+	case len(words) > 2:
+		return nil, errors.New("invalid GOSUMDB: want the database's name or key, and perhaps its URL")
 	}
-	if len(f) > 2 {
-		return nil, fmt.Errorf("GOSUMDB: want a name or key and perhaps a URL, not %d words", len(f))
+	d := &database{c: c, key: words[0], explicit: len(words) == 2}
+	if !strings.Contains(d.key, "+") {
+		d.key += "+" + knownKey
 	}
-	key := f[0]
-	if !strings.Contains(key, "+") {
-		key += "+" + publicKey
-	}
-	v, err := note.NewVerifier(key)
+	verifier, err := note.NewVerifier(d.key)
 	if err != nil {
-		return nil, fmt.Errorf("GOSUMDB: %s: unknown checksum database, or not a key (NAME+HASH+KEY): %v", f[0], err)
+		return nil, fmt.Errorf("invalid GOSUMDB: no key is known for %q: write it as NAME+HASH+KEY (%v)", words[0], err)
 	}
-	name := v.Name()
-	direct, err := url.Parse("https://" + name)
-	if err != nil || direct.Host == "" || strings.HasSuffix(name, "/") ||
-		*direct != (url.URL{Scheme: "https", Host: direct.Host, Path: direct.Path}) {
-		return nil, fmt.Errorf("GOSUMDB: database name %q is not a host with perhaps a path", name)
+	d.name, d.verifiers = verifier.Name(), note.VerifierList(verifier)
+	base, err := url.Parse("https://" + d.name)
+	if err != nil || base.Host == "" || strings.HasSuffix(d.name, "/") || path.Clean("/"+d.name) != "/"+d.name ||
+		*base != (url.URL{Scheme: "https", Host: base.Host, Path: base.Path}) {
+		return nil, fmt.Errorf("invalid GOSUMDB: the name %q is not HOST or HOST/PATH", d.name)
 	}
-	d := &database{c: c, name: name, key: key, direct: direct}
-	if len(f) == 2 {
-		if d.given, err = url.Parse(f[1]); err != nil || d.given.Scheme != "http" && d.given.Scheme != "https" || d.given.Host == "" {
-			return nil, errors.New("GOSUMDB: its second word is not an http or https URL")
+	if d.explicit {
+		base, err = url.Parse(words[1])
+		if err != nil || base.Scheme != "https" && base.Scheme != "http" && base.Scheme != "file" {
+			return nil, errors.New("invalid GOSUMDB: its second word is not a URL with https or http")
 		}
 	}
+	d.direct = newUpstream(base)
 	return d, nil
 }
 
-// sumSource names who vouches for hashes.
+// sumSource says who knows hashes, for messages.
 func (c *Client) sumSource() string {
 	if c.db == nil {
-		return "nobody"
+		return "checksum database"
 	}
-	return c.db.name
+	return "checksum database " + c.db.name
 }
 
-// covered returns nil if the database has to be asked about a module path, else ErrNoSum.
+// covered returns nil if a module's hashes are to be looked up in the database, ErrNoSum if not, and another error if they
+// should be but cannot.
 func (c *Client) covered(modPath string) error {
-	if modPath == toolchain {
-		if c.db == nil && !c.onlyFiles() {
-			return fmt.Errorf("%w: toolchains are only accepted with one, and GOSUMDB is off", ErrSumDB)
-		}
-		if c.db != nil {
-			return nil
-		}
-	}
+	empty := strings.TrimSpace(c.cfg.SumDB) == ""
 	switch {
+	case modPath == toolchain && !c.onlyFiles():
+		if c.db == nil {
+			return fmt.Errorf("%w: a toolchain must be checked against one, but GOSUMDB is off", ErrSumDB)
+		}
+		return nil
+	case module.MatchPrefixPatterns(c.noSum, modPath):
+		return fmt.Errorf("%w: it matches GONOSUMDB or GOPRIVATE", ErrNoSum)
+	case empty:
+		return fmt.Errorf("%w: GOSUMDB is empty: name a database, or say off", ErrSumDB)
 	case c.db == nil:
 		return fmt.Errorf("%w: GOSUMDB is off", ErrNoSum)
-	case c.cfg.NoSumDB != "" && c.cfg.NoSumDB != "none" && module.MatchPrefixPatterns(c.cfg.NoSumDB, modPath):
-		return fmt.Errorf("%w: %s matches GONOSUMDB or GOPRIVATE", ErrNoSum, modPath)
 	}
 	return nil
 }
 
-// onlyFiles reports whether the only proxy is a directory: how a distribution of Go is tested, the go command's one exception
-// for toolchains.
+// onlyFiles reports whether the only proxy is a directory, the go command's exception for testing new toolchains.
 func (c *Client) onlyFiles() bool {
-	return len(c.proxies) == 1 && c.proxies[0].url != nil && c.proxies[0].url.Scheme == "file"
+	return len(c.proxies) == 1 && c.proxies[0].base != nil && c.proxies[0].base.Scheme == "file"
 }
 
-// ZipHash returns the h1 hash that the checksum database has for m's zip. The error is ErrNoSum if the database is not to be
-// asked about m, and ErrSumDB if its answer cannot be trusted.
-func (c *Client) ZipHash(ctx context.Context, m module.Version) (string, error) {
-	return c.sum(ctx, m, m.Version)
-}
-
-// ModHash is ZipHash for m's go.mod.
-func (c *Client) ModHash(ctx context.Context, m module.Version) (string, error) {
-	return c.sum(ctx, m, m.Version+"/go.mod")
-}
-
-func (c *Client) sum(ctx context.Context, m module.Version, version string) (string, error) {
-	if err := check(m); err != nil {
-		return "", err
+// lookup returns the verified go.sum lines of a module. ctx bounds only the waiting: what is under way helps others, too.
+func (d *database) lookup(ctx context.Context, m module.Version, version string) ([]string, error) {
+	if err := d.c.hold(); err != nil {
+		return nil, err
 	}
-	if err := c.covered(m.Path); err != nil {
-		return "", err
-	}
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	lines, err := c.db.lookup(ctx, m.Path, version)
-	if err != nil {
-		return "", fmt.Errorf("%s: checksum database %s: %w", m, c.db.name, err)
-	}
-	for _, line := range lines {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == m.Path && f[1] == version && strings.HasPrefix(f[2], "h1:") {
-			return f[2], nil
-		}
-	}
-	return "", fmt.Errorf("%s: checksum database %s: %w: its record has no h1 hash for %s", m, c.db.name, ErrSumDB, version)
-}
-
-// lookup returns the verified go.sum lines for a module. The sumdb.Client knows no contexts; ctx bounds the waiting, and the
-// requests have deadlines of their own.
-func (d *database) lookup(ctx context.Context, modPath, version string) ([]string, error) {
-	client, ops := d.current()
 	type result struct {
 		lines []string
 		err   error
 	}
 	ch := make(chan result, 1)
 	go func() {
-		lines, err := client.Lookup(modPath, version)
-		if err != nil {
-			d.replace(client)
-			err = ops.explain(err)
-		}
+		defer d.c.calls.Done()
+		defer func() {
+			if p := recover(); p != nil {
+				ch <- result{nil, fmt.Errorf("%w: panic: %v", ErrSumDB, p)}
+			}
+		}()
+		lines, err := d.ask(m.Path, version)
 		ch <- result{lines, err}
 	}()
 	select {
 	case r := <-ch:
 		return r.lines, r.err
 	case <-ctx.Done():
-		return nil, classify(ctx, context.Cause(ctx))
+		return nil, context.Cause(ctx)
 	}
 }
 
-func (d *database) current() (*sumdb.Client, *dbOps) {
+// ask is lookup without a context, which sumdb.Client does not know.
+func (d *database) ask(modPath, version string) ([]string, error) {
+	s := d.current()
+	lines, err := s.client.Lookup(modPath, version)
+	if err == nil {
+		return lines, nil
+	}
+	d.drop(s)
+	// Others that share the session get the same error, and drop it, too.
+	err, again := s.explain(err)
+	if !again {
+		return nil, err
+	}
+	// Nothing was wrong with the network and nobody was caught lying, but something does not fit. If that is a file of
+	// ours, it is still the same next time: so do without.
+	d.c.log.Error("checksum database does not add up; asking again without stored files", "database", d.name, "err", err)
+	s = d.open(true)
+	lines, err2 := s.client.Lookup(modPath, version)
+	if err2 != nil {
+		err, _ = s.explain(err2)
+		return nil, err
+	}
+	return lines, nil
+}
+
+// current returns the session that lookups share.
+func (d *database) current() *session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.client == nil {
-		d.ops = &dbOps{d: d}
-		d.client = sumdb.NewClient(d.ops)
+	if d.session == nil {
+		d.session = d.open(false)
 	}
-	return d.client, d.ops
+	return d.session
 }
 
-// replace makes the next question begin anew, after one that failed.
-func (d *database) replace(failed *sumdb.Client) {
+// drop makes the next lookup begin a new session. A sumdb.Client remembers its failures for good.
+func (d *database) drop(s *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.client == failed {
-		d.client = nil
+	if d.session == s {
+		d.session = nil
 	}
 }
 
-// locate finds out once where to ask the database: at the URL in GOSUMDB, else through the first proxy that says that it
-// supports that, else by its name. A proxy that supports it is the only way then; one that fails otherwise than with "not
-// found" makes the database unavailable (https://go.dev/design/25530-sumdb#proxying-a-checksum-database).
-func (d *database) locate(ctx context.Context) (*url.URL, error) {
-	d.mu.Lock()
-	base := d.base
-	d.mu.Unlock()
-	if base != nil {
-		return base, nil
-	}
-	if base = d.given; base == nil {
-		for i := range d.c.proxies {
-			p := &d.c.proxies[i]
-			if p.url == nil {
-				break
-			}
-			_, err := d.c.get(ctx, p.join("sumdb/"+d.name+"/supported"), maxSumFile)
-			if err == nil {
-				base = p.join("sumdb/" + d.name)
-				break
-			}
-			if !errors.Is(err, ErrNotFound) && !p.onAnyError {
-				return nil, err
-			}
-		}
-	}
-	if base == nil {
-		base = d.direct
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.base = base
-	return base, nil
+// open starts a session. distrust makes it do without stored files; it overwrites them with what it verified.
+func (d *database) open(distrust bool) *session {
+	s := &session{d: d, distrust: distrust}
+	s.client = sumdb.NewClient(s)
+	return s
 }
 
-// read asks the database for a file of its protocol; file begins with a slash.
-func (d *database) read(ctx context.Context, file string) ([]byte, error) {
+// read gets a file from the database, by way of a proxy that offers that, else directly.
+func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 	if d.c.cfg.Offline {
 		return nil, ErrOffline
 	}
-	base, err := d.locate(ctx)
+	via, err := d.find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	u := *base
-	u.Path += file
-	if u.RawPath != "" {
-		u.RawPath += file
-	}
-	return d.c.get(ctx, &u, maxSumFile)
+	// The session's own cache makes sure that each file is asked for once.
+	via.elem += elem
+	a, err := d.c.get(ctx, via, maxSum)
+	return a.data, err
 }
 
-// dbOps is what a sumdb.Client does its I/O through.
-type dbOps struct {
-	d *database
+// find returns where the database is to be had. A proxy that offers it is the only way to it then. If none does, it is
+// asked directly; if one that might cannot be asked, the database is out of reach
+// (https://go.dev/design/25530-sumdb#proxying-a-checksum-database).
+func (d *database) find(ctx context.Context) (query, error) {
+	d.mu.Lock()
+	via := d.via
+	d.mu.Unlock()
+	if via != nil {
+		return *via, nil
+	}
+	q := query{u: d.direct}
+	if !d.explicit {
+		below := "sumdb/" + d.name + "/"
+		err := tryAll(ctx, d.c.proxies, func(u *upstream) error {
+			if u.base == nil {
+				return ErrNotFound // the end of the list
+			}
+			_, err := d.c.get(ctx, query{u: u, elem: below + "supported"}, maxSum)
+			if err == nil {
+				q = query{u: u, elem: below}
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return query{}, err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.via = &q
+	return q, nil
+}
+
+// session is a sumdb.Client, and the world for it.
+type session struct {
+	d        *database
+	client   *sumdb.Client
+	distrust bool // do not read stored files
 
 	mu       sync.Mutex
-	security string           // what SecurityError was told
-	failures map[string]error // of ReadRemote: the sumdb.Client passes on only their texts
+	failures []error // of ReadRemote: what Lookup returns has only their texts
+	security string  // what SecurityError was told
+}
+
+// explain returns the error of a failed Lookup with its class, and whether a stored file may be to blame.
+func (s *session) explain(err error) (_ error, again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// First of all: whatever else went wrong, a database that lies must be seen to.
+	if s.security != "" {
+		return fmt.Errorf("%w: %s", ErrSumDB, printable(s.security)), false
+	}
+	// Lookup wraps with %v, so a cause is found by its text. That has the URL in it, so it is no other one's.
+	for _, failure := range s.failures {
+		if strings.Contains(err.Error(), failure.Error()) {
+			return failure, false
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrSumDB, printable(err.Error())), !s.distrust
 }
 
 // ReadRemote implements sumdb.ClientOps.
-func (o *dbOps) ReadRemote(path string) ([]byte, error) {
-	ctx, cancel := o.d.c.bound(context.Background())
+func (s *session) ReadRemote(file string) (data []byte, err error) {
+	ctx, cancel := context.WithTimeoutCause(s.d.c.ctx, s.d.c.cfg.Timeout, fmt.Errorf("%w: not done in %v", ErrTimeout, s.d.c.cfg.Timeout))
 	defer cancel()
-	data, err := o.d.read(ctx, path)
-	if err != nil {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.failures == nil {
-			o.failures = make(map[string]error)
-		}
-		o.failures[path] = err
+	data, err = s.d.read(ctx, strings.TrimPrefix(file, "/"))
+	if err == nil {
+		return data, nil
 	}
-	return data, err
-}
-
-// explain returns the error of a Lookup with what it lost on its way: the kind of failure.
-func (o *dbOps) explain(err error) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.security != "" {
-		return fmt.Errorf("%w: %s", ErrSumDB, o.security)
+	if errors.Is(err, ErrNotFound) && !strings.HasPrefix(file, "/lookup/") {
+		err = fmt.Errorf("%w: %v", ErrSumDB, err) // a missing tile does not mean that the module does not exist
 	}
-	if errors.Is(err, sumdb.ErrSecurity) {
-		return fmt.Errorf("%w: %v", ErrSumDB, err)
-	}
-	for _, failure := range o.failures {
-		if strings.Contains(err.Error(), failure.Error()) {
-			return failure
-		}
-	}
-	// Neither an attack nor a failed request: an answer that makes no sense.
-	return fmt.Errorf("%w: %v", ErrSumDB, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures = append(s.failures, err)
+	return nil, err
 }
 
 // ReadConfig implements sumdb.ClientOps: "key" and "NAME/latest".
-func (o *dbOps) ReadConfig(file string) ([]byte, error) {
+func (s *session) ReadConfig(file string) ([]byte, error) {
+	d := s.d
 	if file == "key" {
-		return []byte(o.d.key), nil
+		return []byte(d.key), nil
 	}
-	data, err := o.d.c.cfg.Tiles.ReadFile(file)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, nil // the first contact
+	d.headMu.Lock()
+	defer d.headMu.Unlock()
+	if d.latest == nil {
+		d.latest = d.stored(file)
+	}
+	return d.latest, nil
+}
+
+// stored returns the tree head in the store, not nil. One that is not signed by the database was damaged; it would be in
+// the way of every lookup.
+func (d *database) stored(file string) []byte {
+	data, err := d.c.cfg.Tiles.ReadFile(file)
+	if err != nil {
+		if !errors.Is(err, iofs.ErrNotExist) {
+			d.c.log.Warn("stored file of the checksum database not read", "file", file, "err", err)
+		}
+		return []byte{}
+	}
+	if _, err := note.Open(data, d.verifiers); err != nil && len(data) > 0 {
+		d.c.log.Error("stored tree head of the checksum database is damaged", "file", file, "err", err)
+		return []byte{}
+	}
+	return data
+}
+
+// WriteConfig implements sumdb.ClientOps.
+func (s *session) WriteConfig(file string, old, new []byte) error {
+	d := s.d
+	d.headMu.Lock()
+	defer d.headMu.Unlock()
+	// A session that was replaced may still be at work: it reads again, and merges.
+	if string(d.latest) != string(old) {
+		return sumdb.ErrWriteConflict
+	}
+	d.latest = new
+	d.store(file, new)
+	return nil
+}
+
+// store keeps a file. If it cannot, it is asked for again some day.
+func (d *database) store(file string, data []byte) {
+	if err := d.c.cfg.Tiles.WriteFile(file, data); err != nil {
+		d.c.log.Warn("file of the checksum database not stored", "file", file, "err", err)
+	}
+}
+
+// ReadCache implements sumdb.ClientOps.
+func (s *session) ReadCache(file string) ([]byte, error) {
+	if s.distrust {
+		return nil, iofs.ErrNotExist
+	}
+	data, err := s.d.c.cfg.Tiles.ReadFile(file)
+	if err == nil && len(data) == 0 {
+		err = iofs.ErrNotExist // no file of a database is empty
 	}
 	return data, err
 }
 
-// WriteConfig implements sumdb.ClientOps.
-func (o *dbOps) WriteConfig(file string, old, new []byte) error {
-	// Clients of one process replace each other after failures, so two may want to write at once.
-	o.d.mu.Lock()
-	defer o.d.mu.Unlock()
-	now, err := o.d.c.cfg.Tiles.ReadFile(file)
-	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-		return err
-	}
-	if string(now) != string(old) {
-		return sumdb.ErrWriteConflict
-	}
-	return o.d.c.cfg.Tiles.WriteFile(file, new)
-}
-
-// ReadCache implements sumdb.ClientOps.
-func (o *dbOps) ReadCache(file string) ([]byte, error) { return o.d.c.cfg.Tiles.ReadFile(file) }
-
 // WriteCache implements sumdb.ClientOps.
-func (o *dbOps) WriteCache(file string, data []byte) {
-	if err := o.d.c.cfg.Tiles.WriteFile(file, data); err != nil {
-		o.d.c.log.Warn("checksum database file not kept", "file", file, "err", err)
-	}
-}
+func (s *session) WriteCache(file string, data []byte) { s.d.store(file, data) }
 
 // Log implements sumdb.ClientOps.
-func (o *dbOps) Log(msg string) { o.d.c.log.Debug("checksum database", "msg", msg) }
+func (s *session) Log(msg string) { s.d.c.log.Debug("checksum database", "msg", msg) }
 
 // SecurityError implements sumdb.ClientOps.
-func (o *dbOps) SecurityError(msg string) {
-	o.mu.Lock()
-	o.security = printable(msg)
-	o.mu.Unlock()
-	o.d.c.log.Error("checksum database", "database", o.d.name, "msg", msg)
+func (s *session) SecurityError(msg string) {
+	s.mu.Lock()
+	s.security = msg
+	s.mu.Unlock()
+	s.d.c.log.Error("checksum database misbehaves", "database", s.d.name, "msg", msg)
 }
 
-// SumDB returns a file of the configured checksum database, named as a proxy names it: "supported", "latest", "lookup/M@V" or
-// "tile/…" (https://go.dev/ref/mod#checksum-database). Of what was verified it is the kept copy. A lookup of a module that
-// the database is not to be asked about is ErrNotFound.
-func (c *Client) SumDB(ctx context.Context, name, rest string) ([]byte, error) {
-	if c.db == nil || name != c.db.name {
-		return nil, fmt.Errorf("%w: not the configured checksum database", ErrNotFound)
-	}
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	verb, arg, _ := strings.Cut(rest, "/")
-	switch {
-	case rest == "supported":
-		return nil, nil
-	case rest == "latest":
-		return c.db.read(ctx, "/latest")
-	case verb == "lookup":
-		m, err := parseLookup(arg)
-		if err != nil {
-			return nil, err
-		}
-		if err := c.covered(m.Path); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrNotFound, err)
-		}
-	default:
-		if _, err := tlog.ParseTilePath(rest); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrNotFound, err)
-		}
-	}
-	if data, err := c.cfg.Tiles.ReadFile(name + "/" + rest); err == nil {
-		return data, nil
-	}
-	return c.db.read(ctx, "/"+rest)
-}
-
-// parseLookup parses the escaped "M@V" of a lookup.
-func parseLookup(arg string) (m module.Version, err error) {
-	escPath, escVersion, ok := strings.Cut(arg, "@")
-	if !ok {
-		return m, ErrNotFound
-	}
-	if m.Path, err = module.UnescapePath(escPath); err == nil {
-		m.Version, err = module.UnescapeVersion(escVersion)
-	}
-	if err == nil {
-		err = check(m)
-	}
-	if err != nil {
-		return m, fmt.Errorf("%w: %v", ErrNotFound, err)
-	}
-	return m, nil
-}
-
-// memoryTiles is a TileStore for clients that were given none.
-type memoryTiles struct {
-	mu    sync.Mutex
-	files map[string][]byte
-}
+// memoryTiles is a TileStore for clients without one.
+type memoryTiles struct{ files sync.Map }
 
 func (t *memoryTiles) ReadFile(name string) ([]byte, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	data, ok := t.files[name]
-	if !ok {
-		return nil, iofs.ErrNotExist
+	if data, ok := t.files.Load(name); ok {
+		return data.([]byte), nil
 	}
-	return data, nil
+	return nil, iofs.ErrNotExist
 }
 
 func (t *memoryTiles) WriteFile(name string, data []byte) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.files == nil {
-		t.files = make(map[string][]byte)
-	}
-	t.files[name] = data
+	t.files.Store(name, data)
 	return nil
 }

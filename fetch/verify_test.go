@@ -3,10 +3,17 @@ package fetch
 import (
 	"archive/zip"
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/mod/module"
@@ -41,8 +48,15 @@ func pack(t testing.TB, names ...string) []byte {
 // reference is what the go command does with a zip: check it, then hash it.
 func reference(t testing.TB, data []byte) (string, error) {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "zip")
-	if err := os.WriteFile(name, data, 0o666); err != nil {
+	// A directory for each would take longer than all the rest.
+	f, err := os.CreateTemp("", "modfs-verify-*.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := f.Name()
+	defer os.Remove(name)
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
 		t.Fatal(err)
 	}
 	cf, err := modzip.CheckZip(verifyMod, name)
@@ -55,13 +69,28 @@ func reference(t testing.TB, data []byte) (string, error) {
 	return dirhash.HashZip(name, dirhash.Hash1)
 }
 
-// agree fails the test unless verifyZip and the reference say the same of a zip.
+// accept returns the hash of a zip that verify accepts.
+func accept(t testing.TB, data []byte) (string, error) {
+	v, err := verify(t.Context(), verifyMod, bytes.NewReader(data), int64(len(data)), nil)
+	if err == nil {
+		err = v.invalid
+	}
+	if err != nil {
+		return "", err
+	}
+	return v.h1, nil
+}
+
+// agree fails the test unless verify and the reference say the same of a zip.
 func agree(t *testing.T, what string, data []byte) {
 	t.Helper()
 	want, wantErr := reference(t, data)
-	got, err := verifyZip(verifyMod, bytes.NewReader(data), int64(len(data)), nil)
+	got, err := accept(t, data)
 	if got != want || (err == nil) != (wantErr == nil) {
-		t.Errorf("%s: verifyZip = %q, %v; the go command: %q, %v", what, got, err, want, wantErr)
+		t.Errorf("%s: verify = %q, %v; the go command: %q, %v", what, got, err, want, wantErr)
+	}
+	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%s: %v is of no class", what, err)
 	}
 }
 
@@ -106,67 +135,249 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { agree(t, "fuzz", data) })
 }
 
-// A file that inflates to more than the directory says does not pass, nor does it take more memory than that.
-func TestVerifyBomb(t *testing.T) {
+// entry is the header and the content of a zip entry.
+type entry struct {
+	zip.FileHeader
+	data string
+}
+
+// packRaw makes a zip of entries whose headers say whatever they say.
+func packRaw(t testing.TB, entries ...entry) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
-	f, err := w.Create(verifyPrefix + "bomb")
-	if err != nil {
-		t.Fatal(err)
+	for _, e := range entries {
+		f, err := w.CreateRaw(&e.FileHeader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(f, e.data) // memory does not fail
 	}
-	f.Write(make([]byte, 8<<20))
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	data := b.Bytes()
-	// The uncompressed size in the central directory: 24 bytes into its only header.
-	i := bytes.LastIndex(data, []byte("PK\x01\x02")) + 24
-	copy(data[i:], []byte{0, 0, 1, 0})
-	if _, err := verifyZip(verifyMod, bytes.NewReader(data), int64(len(data)), nil); err == nil {
-		t.Error("accepted")
+	return b.Bytes()
+}
+
+func stored(name, data string) entry {
+	return entry{zip.FileHeader{
+		Name: name, Method: zip.Store, CRC32: crc32.ChecksumIEEE([]byte(data)),
+		CompressedSize64: uint64(len(data)), UncompressedSize64: uint64(len(data)),
+	}, data}
+}
+
+// Headers that lie, methods that nobody knows, directories that are none.
+func TestVerifyHeaders(t *testing.T) {
+	const p = verifyPrefix
+	change := func(f func(e *entry)) entry {
+		e := stored(p+"a", "some text")
+		f(&e)
+		return e
+	}
+	for what, e := range map[string]entry{
+		"good":             stored(p+"a", "some text"),
+		"no crc":           change(func(e *entry) { e.CRC32 = 0 }),
+		"other crc":        change(func(e *entry) { e.CRC32++ }),
+		"longer":           change(func(e *entry) { e.UncompressedSize64-- }),
+		"shorter":          change(func(e *entry) { e.UncompressedSize64++ }),
+		"method":           change(func(e *entry) { e.Method = 99 }),
+		"not deflated":     change(func(e *entry) { e.Method = zip.Deflate }),
+		"beyond the file":  change(func(e *entry) { e.CompressedSize64 = 1 << 20; e.UncompressedSize64 = 1 << 20 }),
+		"huge":             change(func(e *entry) { e.UncompressedSize64 = 501 << 20 }),
+		"negative":         change(func(e *entry) { e.UncompressedSize64 = 1 << 63 }),
+		"descriptor":       change(func(e *entry) { e.Flags |= 8 }),
+		"no descriptor":    change(func(e *entry) { e.Flags |= 8; e.CRC32 = 0 }),
+		"directory":        change(func(e *entry) { e.Name = p + "d/" }),
+		"huge LICENSE":     change(func(e *entry) { e.Name = p + "LICENSE"; e.UncompressedSize64 = 17 << 20 }),
+		"huge go.mod":      change(func(e *entry) { e.Name = p + "go.mod"; e.UncompressedSize64 = 17 << 20 }),
+		"packed directory": {zip.FileHeader{Name: p + "d/", Method: zip.Deflate, CompressedSize64: 2}, "\x03\x00"},
+		"packed root":      {zip.FileHeader{Name: p, Method: zip.Deflate, CompressedSize64: 2}, "\x03\x00"},
+	} {
+		agree(t, what, packRaw(t, e))
+	}
+	bad := stored(p+"d/", "x")
+	agree(t, "bad directory, twice", packRaw(t, bad, bad))
+	agree(t, "bad directory, then a good one", packRaw(t, bad, stored(p+"d/", "")))
+	agree(t, "good directory, then a bad one", packRaw(t, stored(p+"d/", ""), bad))
+	agree(t, "not at the start", append([]byte("#!/bin/sh\n"), pack(t, p+"a")...))
+	agree(t, "not at the end", append(pack(t, p+"a"), "trailing"...))
+}
+
+// A file that inflates to more than the directory says does not pass, and is not inflated to its end.
+func TestVerifyBomb(t *testing.T) {
+	data := bigZip(t, 8<<20, true)
+	// The uncompressed size is 24 bytes into its only header of the directory.
+	at := bytes.LastIndex(data, []byte("PK\x01\x02")) + 24
+	for _, size := range []uint32{0, 1, 1 << 16, maxKeep, maxKeep + 1, 8<<20 - 1, 8<<20 + 1} {
+		binary.LittleEndian.PutUint32(data[at:], size)
+		if _, err := accept(t, data); !errors.Is(err, ErrInvalid) {
+			t.Errorf("said to have %d bytes: %v", size, err)
+		}
+	}
+	binary.LittleEndian.PutUint32(data[at:], 8<<20)
+	agree(t, "honest", data)
+}
+
+// bigZip makes a zip of one file: of zeros, deflated, or of noise, stored, and then a second one with text, deflated.
+func bigZip(t testing.TB, size int, zeros bool) []byte {
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	add := func(name string, method uint16, data []byte) {
+		f, err := w.CreateHeader(&zip.FileHeader{Name: verifyPrefix + name, Method: method})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Write(data) // memory does not fail
+	}
+	data := make([]byte, size)
+	if zeros {
+		add("big", zip.Deflate, data)
+	} else {
+		rand.NewChaCha8([32]byte{}).Read(data)
+		add("big", zip.Store, data)
+		add("text", zip.Deflate, bytes.Repeat([]byte("some words "), maxKeep/10))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// Zips that are not read into memory first, and files that are not either.
+func TestVerifyLarge(t *testing.T) {
+	data := bigZip(t, inMemory+1, false)
+	agree(t, "large", data)
+	data[len(data)/2] ^= 1
+	agree(t, "large and damaged", data)
+}
+
+// The directory of a zip may be all of it.
+func TestVerifyDirectory(t *testing.T) {
+	r := &source{r: bytes.NewReader(make([]byte, 100))}
+	r.budget.Store(10)
+	buf := make([]byte, 8)
+	if _, err := r.ReadAt(buf, 0); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if _, err := r.ReadAt(buf, 0); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("beyond the limit: %v", err)
+		}
+	}
+	if err := r.explain(zip.ErrFormat); !errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid) {
+		t.Errorf("explained: %v", err)
 	}
 }
 
-// BenchmarkVerify compares one pass over a zip with what the go command does.
-func BenchmarkVerify(b *testing.B) {
-	var buf bytes.Buffer
-	w := zip.NewWriter(&buf)
+// brokenReader fails after a while.
+type brokenReader struct {
+	io.ReaderAt
+	mu   sync.Mutex
+	left int
+}
+
+var errDisk = errors.New("disk on fire")
+
+func (r *brokenReader) ReadAt(p []byte, off int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left--; r.left < 0 {
+		return 0, errDisk
+	}
+	return r.ReaderAt.ReadAt(p, off)
+}
+
+// A disk that cannot be read says nothing about the zip.
+func TestVerifyDisk(t *testing.T) {
+	for _, data := range [][]byte{pack(t, verifyPrefix+"a"), bigZip(t, inMemory+1, false)} {
+		for left := 0; ; left = left*3/2 + 1 {
+			r := &brokenReader{ReaderAt: bytes.NewReader(data), left: left}
+			_, err := verify(t.Context(), verifyMod, r, int64(len(data)), nil)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, errDisk) || errors.Is(err, ErrInvalid) {
+				t.Fatalf("after %d reads: %v", left, err)
+			}
+		}
+	}
+}
+
+func TestVerifyCancel(t *testing.T) {
+	cause := errors.New("no more")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	for _, data := range [][]byte{pack(t, verifyPrefix+"a"), bigZip(t, inMemory+1, false)} {
+		if _, err := verify(ctx, verifyMod, bytes.NewReader(data), int64(len(data)), nil); !errors.Is(err, cause) {
+			t.Errorf("verify: %v", err)
+		}
+	}
+}
+
+// keep gets each file of at most 1 MiB once, whole, to have.
+func TestVerifyKeep(t *testing.T) {
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	want := make(map[string][sha256.Size]byte)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	total := int64(0)
-	for i := range 500 {
-		f, err := w.Create(fmt.Sprintf("%sdir%d/file%d.go", verifyPrefix, i%20, i))
-		if err != nil {
-			b.Fatal(err)
-		}
-		for range 400 {
-			n, _ := fmt.Fprintf(f, "func f%d() int { return %d } // and some words\n", rnd.IntN(1000), rnd.IntN(1<<30))
-			total += int64(n)
+	for i, size := range []int{0, 1, 100, 70000, maxKeep - 1, maxKeep, maxKeep + 1} {
+		for j := range 3 {
+			name := fmt.Sprintf("d%d/f%d", i, j)
+			f, err := w.Create(verifyPrefix + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := bytes.Repeat(fmt.Appendf(nil, "%d ", rnd.Uint64()), size/10+1)[:size]
+			f.Write(data)
+			if size <= maxKeep {
+				want[name] = sha256.Sum256(data)
+			}
 		}
 	}
+	w.Create(verifyPrefix + "empty/")
 	if err := w.Close(); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	data := buf.Bytes()
-	name := filepath.Join(b.TempDir(), "zip")
-	if err := os.WriteFile(name, data, 0o666); err != nil {
-		b.Fatal(err)
+	agree(t, "many sizes", b.Bytes())
+	var mu sync.Mutex
+	got := make(map[string][]byte)
+	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), func(name string, data []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if _, ok := got[name]; ok {
+			t.Errorf("%s: kept twice", name)
+		}
+		got[name] = data
+	})
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("kept %d files of %d, %v", len(got), len(want), err)
 	}
-	b.Run("by=modfs", func(b *testing.B) {
-		b.ReportAllocs()
-		b.SetBytes(total)
-		for b.Loop() {
-			if _, err := verifyZip(verifyMod, bytes.NewReader(data), int64(len(data)), nil); err != nil {
-				b.Fatal(err)
+	for name, sum := range want {
+		if sha256.Sum256(got[name]) != sum {
+			t.Errorf("%s: kept other bytes", name)
+		}
+	}
+}
+
+// A hundred broken rules are not a hundred lines.
+func TestVerifyInvalidText(t *testing.T) {
+	var names []string
+	for i := range 100 {
+		names = append(names, fmt.Sprintf("elsewhere/%d", i))
+	}
+	_, err := accept(t, pack(t, names...))
+	if err == nil || !strings.HasSuffix(err.Error(), "; and 97 more") || strings.Count(err.Error(), "elsewhere") != 3 {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestFold(t *testing.T) {
+	words := []string{"", "a", "A", "straße", "STRASSE", "STRAẞE", "\u212a", "k", "K", "ſ", "s", "S", "İ", "i", "ı", "I", "Σ", "σ", "ς", "日本"}
+	for _, a := range words {
+		for _, b := range words {
+			if (fold(a) == fold(b)) != strings.EqualFold(a, b) {
+				t.Errorf("fold(%q) = %q, fold(%q) = %q", a, fold(a), b, fold(b))
 			}
 		}
-	})
-	b.Run("by=dirhash", func(b *testing.B) {
-		b.ReportAllocs()
-		b.SetBytes(total)
-		for b.Loop() {
-			if _, err := dirhash.HashZip(name, dirhash.Hash1); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+	}
 }

@@ -6,169 +6,279 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
 )
 
-// Zip writes the verified zip of m to dst and returns its h1 hash (dirhash.Hash1).
-//
-// Before Zip returns nil, the bytes in dst have passed the checks of modzip.CheckZip (at most 500 MiB, packed and unpacked),
-// every entry was inflated and matched its CRC-32, and the hash is want or, where that is empty, what the checksum database
-// says about m, as far as it covers m. keep, if not nil, is called with the content of files of at most 1 MiB by their
-// name below M@V, concurrently and before it is known whether the zip is good. It may keep the slice.
-//
-// Whatever dst holds after an error is to be thrown away.
-func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, keep func(name string, data []byte)) (h1 string, err error) {
-	escPath, escVersion, err := escaped(m)
+// zip is Zip. What can be told without the zip's content is told first: a proxy that has no such module, then a database
+// that does not vouch for it, then the content itself, the hash before the rules. A tampered zip is a mismatch, whatever
+// else is wrong with it.
+func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst, keep func(name string, data []byte)) (h1 string, err error) {
+	elem, err := file(m, ".zip")
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-
-	// The database is asked while the zip comes.
-	type sum struct {
-		h1  string
-		err error
-	}
-	expected, source := make(chan sum, 1), "pin"
-	if want != "" {
-		expected <- sum{want, nil}
-	} else {
-		source = c.sumSource()
-		go func() {
-			h1, err := c.ZipHash(ctx, m)
-			expected <- sum{h1, err}
-		}()
-	}
-	var size int64
-	err = c.try(ctx, m.Path, func(p *proxy) error {
-		var err error
-		size, err = c.download(ctx, p.join(escPath+"/@v/"+escVersion+".zip"), dst)
-		return err
-	})
+	sum := c.expect(ctx, m, "", want)
+	defer sum.stop()
+	d := &download{c: c, dst: dst, failed: sum.failed}
+	err = c.try(ctx, m.Path, func(u *upstream) error { return d.from(ctx, query{u, elem, m.Path}) })
 	if err != nil {
-		return "", fmt.Errorf("%s: zip: %w", m, err)
+		return "", err
 	}
-	h1, err = verifyZip(m, dst, size, keep)
+	v, err := verify(ctx, m, dst, d.size, keep)
 	if err != nil {
-		return "", fmt.Errorf("%s: zip: %w", m, err)
+		return "", err
 	}
-	s := <-expected
-	if s.err != nil && !isNoSum(s.err) {
-		return "", s.err
-	}
-	if s.h1 != "" && h1 != s.h1 {
-		return "", &MismatchError{Module: m, File: "zip", Want: s.h1, Got: h1, Source: source}
-	}
-	return h1, nil
-}
-
-// download writes what is at u to dst, going on where it was cut off as far as the server can do that, and returns its
-// size.
-func (c *Client) download(ctx context.Context, u *url.URL, dst Dst) (int64, error) {
-	if err := dst.Truncate(0); err != nil { // what another proxy may have left
-		return 0, err
-	}
-	if u.Scheme == "file" {
-		return copyFile(u, dst)
-	}
-	d := download{c: c, url: u, dst: dst}
-	err := c.retry(ctx, u.Redacted(), func() error { return d.attempt(ctx) })
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", u.Redacted(), err)
-	}
-	return d.have, nil
-}
-
-func copyFile(u *url.URL, dst Dst) (int64, error) {
-	f, err := openFile(u)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	if fi.Size() > modzip.MaxZipFile {
-		return 0, fmt.Errorf("%s: %w: %d bytes", u.Redacted(), ErrTooLarge, fi.Size())
-	}
-	if err := dst.Reserve(fi.Size()); err != nil {
-		return 0, err
-	}
-	return io.Copy(writerOnly{dst}, io.LimitReader(f, modzip.MaxZipFile))
-}
-
-// writerOnly hides all but Write from io.Copy.
-type writerOnly struct{ io.Writer }
-
-// download is one download over several attempts.
-type download struct {
-	c    *Client
-	url  *url.URL
-	dst  Dst
-	have int64  // bytes in dst
-	etag string // of the version that they are of; "" if the server told none
-}
-
-// attempt is one request: for all, or for the rest of what a former attempt got a part of.
-func (d *download) attempt(ctx context.Context) error {
-	header := http.Header{}
-	if d.have > 0 && d.etag != "" {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
-		header.Set("If-Range", d.etag)
-	}
-	resp, done, err := d.c.do(ctx, http.MethodGet, d.url, header)
-	if err != nil {
-		return err
-	}
-	defer done()
-	resumed := resp.StatusCode == http.StatusPartialContent &&
-		strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", d.have))
-	if !resumed {
-		if resp.StatusCode == http.StatusPartialContent {
-			d.etag = "" // and once more, from the start
-			return fmt.Errorf("%w: Content-Range is not what was asked for", errCut)
-		}
-		if err := d.dst.Truncate(0); err != nil {
-			return err
-		}
-		d.have = 0
-	}
-	d.etag = resp.Header.Get("ETag")
-	if strings.HasPrefix(d.etag, "W/") {
-		d.etag = "" // a weak one is good for no range (RFC 9110, 13.1.5)
-	}
-	if d.etag == "" {
-		d.etag = resp.Header.Get("Last-Modified")
-	}
-	total := int64(-1)
-	if resp.ContentLength >= 0 {
-		total = d.have + resp.ContentLength
-	}
-	if total > modzip.MaxZipFile {
-		return fmt.Errorf("%w: %d bytes", ErrTooLarge, total)
-	}
-	if total >= 0 {
-		if err := d.dst.Reserve(total); err != nil {
-			return err
-		}
-	}
-	n, err := io.Copy(writerOnly{d.dst}, io.LimitReader(resp.Body, modzip.MaxZipFile+1-d.have))
-	d.have += n
+	want, source, err := sum.wait(ctx)
 	switch {
 	case err != nil:
+		return "", err
+	case want != "" && v.h1 != want:
+		return "", &MismatchError{Module: m, File: "zip", Want: want, Got: v.h1, Source: source}
+	}
+	return v.h1, v.invalid
+}
+
+// download is a zip on its way to dst, over any number of requests to any number of proxies.
+type download struct {
+	c      *Client
+	dst    Dst
+	failed func() error // an error that makes the zip useless, even if it arrives
+
+	size      int64  // bytes in dst
+	total     int64  // bytes that there will be, -1 if unknown
+	validator string // what the proxy says identifies the bytes in dst; "" if it said nothing, or nothing to be trusted
+	got       int64  // bytes received in all, for retry
+}
+
+// from downloads the zip from one proxy. An error may leave anything in dst.
+func (d *download) from(ctx context.Context, q query) error {
+	if err := d.restart(); err != nil {
 		return err
-	case d.have > modzip.MaxZipFile:
-		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, int64(modzip.MaxZipFile))
-	case total >= 0 && d.have != total:
-		return errCut
+	}
+	if q.u.base.Scheme == "file" {
+		err := d.copyFile(ctx, q)
+		q.u.note(err)
+		return err
+	}
+	return d.c.retry(ctx, q, func() int64 { return d.got }, func() error { return d.request(ctx, q) })
+}
+
+// restart empties dst.
+func (d *download) restart() error {
+	if d.size > 0 {
+		if err := d.dst.Truncate(0); err != nil {
+			return &finalError{err}
+		}
+	}
+	d.size, d.total, d.validator = 0, -1, ""
+	return nil
+}
+
+// request asks for the zip, or for what dst lacks of it.
+func (d *download) request(ctx context.Context, q query) error {
+	// Without this net/http would ask for gzip, which makes a zip no smaller and ranges meaningless.
+	header := http.Header{"Accept-Encoding": {"identity"}}
+	if d.size > 0 && d.validator != "" {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", d.size))
+		header.Set("If-Range", d.validator)
+	} else if err := d.restart(); err != nil {
+		return err
+	}
+	err := d.c.exchange(ctx, http.MethodGet, q, header, func(resp *http.Response) error { return d.receive(ctx, resp) })
+	if e, ok := errors.AsType[*statusError](err); ok && e.code == http.StatusRequestedRangeNotSatisfiable && d.size > 0 {
+		// It is shorter now. From the start, then.
+		d.validator = ""
+		return fmt.Errorf("%w: %v", errBroken, err)
+	}
+	return err
+}
+
+// receive writes an answer to dst: all of the zip, or what is lacking. An answer to a range request may well be the whole
+// zip, if it is another one by now (RFC 9110, 13.1.5).
+func (d *download) receive(ctx context.Context, resp *http.Response) error {
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		if err := d.restart(); err != nil {
+			return err
+		}
+		d.total = resp.ContentLength
+	case !d.continues(resp.Header.Get("Content-Range")):
+		d.validator = ""
+		return fmt.Errorf("%w: it cannot be continued: Content-Range is %q", errBroken, resp.Header.Get("Content-Range"))
+	}
+	if d.total > modzip.MaxZipFile {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, d.total)
+	}
+	d.validator = validator(resp.Header)
+	// Now that the size is known, the store can say at once that it has no room.
+	if d.total >= 0 {
+		if err := d.dst.Reserve(d.total); err != nil {
+			return &finalError{err}
+		}
+	}
+	if err := d.write(ctx, resp.Body); err != nil {
+		return err
+	}
+	// net/http has compared the answer with its own length; this is the length of the first one.
+	if d.total >= 0 && d.size != d.total {
+		return fmt.Errorf("%w: %d bytes of %d", errBroken, d.size, d.total)
+	}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+		return d.checkPage()
 	}
 	return nil
 }
 
-func isNoSum(err error) bool { return errors.Is(err, ErrNoSum) }
+// continues reports whether a Content-Range is that of the bytes that dst lacks, and sets the total.
+func (d *download) continues(contentRange string) bool {
+	rest, ok := strings.CutPrefix(contentRange, fmt.Sprintf("bytes %d-", d.size))
+	_, total, ok2 := strings.Cut(rest, "/")
+	if !ok || !ok2 {
+		return false
+	}
+	if total == "*" { // unknown, which is allowed
+		return true
+	}
+	// Another length than before is another zip, whatever the validator says.
+	n, err := strconv.ParseInt(total, 10, 64)
+	if err != nil || d.total >= 0 && n != d.total {
+		return false
+	}
+	d.total = n
+	return true
+}
+
+// validator returns what If-Range takes: a strong ETag or a date (RFC 9110, 13.1.5).
+func validator(h http.Header) string {
+	if etag := h.Get("ETag"); strings.HasPrefix(etag, `"`) {
+		return etag
+	}
+	return h.Get("Last-Modified")
+}
+
+// checkPage finds out whether what is in dst, said to be HTML, is indeed no zip.
+func (d *download) checkPage() error {
+	magic := make([]byte, 2)
+	if n, err := d.dst.ReadAt(magic, 0); n == len(magic) && string(magic) == "PK" {
+		return nil
+	} else if err != nil && err != io.EOF {
+		return &finalError{err}
+	}
+	return fmt.Errorf("%w: not a zip file%s", ErrInvalid, answer{html: true}.page())
+}
+
+// copyBuffers are for write.
+var copyBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
+
+// write appends what r has to dst, up to the limit of a zip. It is a loop of our own because io.Copy would use methods of dst
+// that are not in Dst, and could not be ended between two pieces.
+func (d *download) write(ctx context.Context, r io.Reader) error {
+	buf := copyBuffers.Get().(*[128 << 10]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := r.Read(buf[:])
+		if d.size+int64(n) > modzip.MaxZipFile {
+			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, int64(modzip.MaxZipFile))
+		}
+		// A proxy that has no such module has said so by now. So which error is reported does not depend on what was faster.
+		if err := d.failed(); err != nil {
+			return &finalError{err}
+		}
+		if n > 0 {
+			if _, err := d.dst.Write(buf[:n]); err != nil {
+				return &finalError{err}
+			}
+			d.size += int64(n)
+			d.got += int64(n)
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// copyFile takes the zip from a file URL. There is nothing to be retried or continued.
+func (d *download) copyFile(ctx context.Context, q query) error {
+	f, size, err := openFile(q)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if size > modzip.MaxZipFile {
+		return fmt.Errorf("%s: %w: %d bytes", f.Name(), ErrTooLarge, size)
+	}
+	if err := d.dst.Reserve(size); err != nil {
+		return &finalError{err}
+	}
+	return d.write(ctx, f)
+}
+
+// zipSize is ZipSize: each proxy is asked in its turn, as for the zip itself, so that both tell of the same one.
+func (c *Client) zipSize(ctx context.Context, m module.Version) (size int64, err error) {
+	elem, err := file(m, ".zip")
+	if err != nil {
+		return 0, err
+	}
+	err = c.try(ctx, m.Path, func(u *upstream) error {
+		size, err = c.sizeAt(ctx, query{u, elem, m.Path})
+		if err == nil && size > modzip.MaxZipFile {
+			err = fmt.Errorf("%s: %w: %d bytes", u.url(elem).Redacted(), ErrTooLarge, size)
+		}
+		return err
+	})
+	return size, err
+}
+
+// sizeAt asks one proxy for a size: by HEAD or, since some answer that with an error or without a length, by asking for
+// the first byte.
+func (c *Client) sizeAt(ctx context.Context, q query) (int64, error) {
+	if q.u.base.Scheme == "file" {
+		f, size, err := openFile(q)
+		q.u.note(err)
+		if err == nil {
+			f.Close()
+		}
+		return size, err
+	}
+	size := int64(-1)
+	header := http.Header{"Accept-Encoding": {"identity"}}
+	err := c.retry(ctx, q, nil, func() error {
+		return c.exchange(ctx, http.MethodHead, q, header, func(resp *http.Response) error {
+			size = resp.ContentLength
+			return nil
+		})
+	})
+	// Other statuses would be the same for GET.
+	status, refused := errors.AsType[*statusError](err)
+	if err == nil && size >= 0 || err != nil && (!refused || status.code != http.StatusMethodNotAllowed && status.code != http.StatusNotImplemented) {
+		return size, err
+	}
+	header.Set("Range", "bytes=0-0")
+	err = c.retry(ctx, q, nil, func() error {
+		return c.exchange(ctx, http.MethodGet, q, header, func(resp *http.Response) error {
+			if size = resp.ContentLength; resp.StatusCode == http.StatusPartialContent {
+				_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+				n, err := strconv.ParseInt(total, 10, 64)
+				if err != nil {
+					n = -1
+				}
+				size = n
+			}
+			if size < 0 {
+				return errors.New("no size is announced")
+			}
+			return nil
+		})
+	})
+	return size, err
+}
