@@ -43,7 +43,7 @@ second signal ends it at once.`,
 		},
 	}
 	fs := cmd.Flags()
-	f.register(fs, "info")
+	f.register(fs, "info", "modcache")
 	fs.BoolVar(&over, "over", false, "mount over a directory that is not empty, hiding what is in it")
 	fs.BoolVar(&background, "background", false, "return when the mount is ready; log to modfs.log in the store")
 	return cmd
@@ -98,7 +98,6 @@ func serve(cmd *cobra.Command, f *serveFlags, mountpoint string, over bool, daem
 	if err != nil {
 		return explainMount(err, o.Store.Dir)
 	}
-	f.sayReadOnly(stderr)
 	fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
 	if daemon != nil {
 		if err := daemon.ready(o.Store.Dir, sink); err != nil {

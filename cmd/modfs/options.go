@@ -18,9 +18,6 @@ import (
 	"modfs/lru"
 )
 
-// writable says whether mounts without --read-only let clients write.
-const writable = false
-
 // storeExclude are the top-level names of a store that are not its artifacts, and do not count towards its limit.
 var storeExclude = []string{logName, logName + ".old", "overlay"}
 
@@ -32,6 +29,9 @@ type serveFlags struct {
 	maxAge     ageValue
 	memory     sizeValue
 	readOnly   bool
+	overlayMax sizeValue
+	resolve    choiceValue
+	layout     choiceValue
 	allowOther bool
 	offline    bool
 	prefetch   choiceValue
@@ -49,11 +49,13 @@ var fetchFlags = []struct{ flag, variable, usage string }{
 	{"private", "GOPRIVATE", "`patterns` of modules that are neither (default: GOPRIVATE)"},
 }
 
-func (f *serveFlags) register(fs *pflag.FlagSet, logLevel string) {
+func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	f.maxSize = 10 << 30
 	f.minFree = freeValue{percent: 5}
 	f.memory = 64 << 20
 	f.prefetch = choiceValue{"auto", "mode", []string{"auto", "off"}}
+	f.resolve = choiceValue{"daemon", "who", []string{"client", "daemon"}}
+	f.layout = choiceValue{layout, "layout", []string{"modcache", "gopath"}}
 	f.logLevel = choiceValue{logLevel, "level", []string{"debug", "info", "warn", "error", "off"}}
 	f.logFormat = choiceValue{"text", "format", []string{"text", "json"}}
 	fs.SortFlags = false
@@ -62,6 +64,9 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel string) {
 	fs.Var(&f.minFree, "min-free", "keep this much of the store's partition free, or this percentage")
 	fs.Var(&f.maxAge, "max-age", "drop what nobody used for this long, e.g. 30d; 0: keep (default 0)")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse every write")
+	fs.Var(&f.overlayMax, "overlay-max", "limit of what clients write; 0: none")
+	fs.Var(&f.resolve, "resolve", f.resolve.usage("who finds out which versions exist"))
+	fs.Var(&f.layout, "layout", f.layout.usage("what the mount is: GOMODCACHE, or the pkg directory of a GOPATH"))
 	fs.BoolVar(&f.allowOther, "allow-other", false, "let other users read the mount")
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
 	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch modules just before they are opened"))
@@ -104,7 +109,13 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 		Exclude:        storeExclude,
 		Log:            o.Log,
 	}
-	o.ReadOnly, o.AllowOther = f.readOnly || !writable, f.allowOther
+	if f.readOnly && f.resolve.word == "client" {
+		return o, usagef("--resolve client needs a mount that clients can write to: leave out --read-only")
+	}
+	o.ReadOnly, o.AllowOther = f.readOnly, f.allowOther
+	o.ResolveClient = !f.readOnly && f.resolve.word == "client"
+	o.OverlayMax = int64(f.overlayMax)
+	o.Pkg = f.layout.word == "gopath"
 	o.MemoryLimit = max(int64(f.memory), 1) // 0 would mean the default
 	o.NoPrefetch = f.prefetch.word == "off"
 	return o, nil
@@ -131,13 +142,6 @@ func (f *serveFlags) storeDir() (string, error) {
 		return "", fmt.Errorf("store %s cannot be created: %v: name another with --store", dir, errno(err))
 	}
 	return dir, nil
-}
-
-// sayReadOnly tells whoever did not ask for a read-only mount that it is one. An honest line beats a surprising EROFS.
-func (f *serveFlags) sayReadOnly(w io.Writer) {
-	if !f.readOnly && !writable {
-		fmt.Fprintln(w, "modfs: there is no writable layer yet: serving read-only, as with --read-only")
-	}
 }
 
 // logs reports whether messages of that level are logged.

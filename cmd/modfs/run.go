@@ -36,7 +36,7 @@ If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, &f, args) },
 	}
 	cmd.Flags().SetInterspersed(false) // COMMAND's flags are its own
-	f.register(cmd.Flags(), "warn")
+	f.register(cmd.Flags(), "warn", "gopath")
 	return cmd
 }
 
@@ -65,11 +65,8 @@ func run(cmd *cobra.Command, f *serveFlags, args []string) error {
 	if err != nil {
 		return explainMount(err, o.Store.Dir)
 	}
-	if f.logs(slog.LevelInfo) {
-		f.sayReadOnly(stderr)
-	}
 	started := time.Now()
-	code := runCommand(path, args, s.mountpoint, signals)
+	code := runCommand(path, args, s.modcache, signals)
 	if code != 0 {
 		if s.fs == nil {
 			failures.read(s.mountpoint, started)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 // session is the use of a mount by `modfs run`.
 type session struct {
 	mountpoint string
+	modcache   string    // what the command's GOMODCACHE is
 	fs         *modfs.FS // nil if another process serves it
 	dir        string    // of the locks
 	users      *os.File  // users.lock, locked; nil if the mount is one of `modfs mount`
@@ -77,20 +79,23 @@ func tryOpenSession(dir string, o modfs.Options, signals *signals) (*session, er
 		return nil, err
 	}
 	defer start.Close()
-	s := &session{mountpoint: filepath.Join(dir, "mod"), dir: dir}
+	s := &session{mountpoint: filepath.Join(dir, "pkg"), dir: dir}
 	found, err := findServed(o.Store.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if found != "" && found != s.mountpoint {
-		s.mountpoint = found
-		return s, nil
-	}
-	if found == "" {
+	if found != nil {
+		own := found.Mountpoint == s.mountpoint
+		s.mountpoint, s.modcache = found.Mountpoint, found.ModCache
+		if !own {
+			return s, nil
+		}
+	} else {
 		// Without waiting for a daemon that leaves: it may be one that waits for start.lock.
 		if s.fs, err = mountAt(s.mountpoint, o, false, false); err != nil {
 			return nil, err
 		}
+		s.modcache = s.fs.ModCache()
 	}
 	s.users, err = lockFile(filepath.Join(dir, "users.lock"), syscall.LOCK_SH, signals)
 	if err != nil && s.fs != nil {
@@ -99,11 +104,11 @@ func tryOpenSession(dir string, o modfs.Options, signals *signals) (*session, er
 	return s, err
 }
 
-// findServed returns where a live daemon serves a store, "" if nowhere that we can see.
-func findServed(store string) (string, error) {
+// findServed returns the state of the live daemon that serves a store, nil if there is none that we can see.
+func findServed(store string) (*modfs.Status, error) {
 	mounts, err := modfs.Mounts()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, m := range mounts {
 		if m.Stale || !sameDir(m.Store, store) {
@@ -111,10 +116,13 @@ func findServed(store string) (string, error) {
 		}
 		// Another mount of the store may be a dead daemon's, or have something mounted over it.
 		if s, err := probe(m.Mountpoint); err == nil && sameDir(s.Store.Dir, store) {
-			return m.Mountpoint, nil
+			// Of a bind mount, the daemon does not know where that is.
+			s.ModCache = m.Mountpoint + strings.TrimPrefix(s.ModCache, s.Mountpoint)
+			s.Mountpoint = m.Mountpoint
+			return s, nil
 		}
 	}
-	return "", nil
+	return nil, nil
 }
 
 func sameDir(a, b string) bool {
