@@ -36,12 +36,21 @@ func evictable(key string) bool {
 // evicted is called by the store after it dropped a file.
 func (f *FS) evicted(key string) {
 	f.zips.drop(key)
-	f.touch()
+	f.touch(inMod(key))
 }
 
-// touch notes that what listings show may have changed: it is the mtime of directories above modules, by which the kernel
-// knows that a listing it keeps is old.
-func (f *FS) touch() { f.changed.Store(time.Now().UnixNano()) }
+// touch notes that something may have come to paths or gone from there, of which the kernel does not know. The moment is the
+// mtime of directories above modules, by which it sees that a listing it keeps is old. The directories above paths are
+// made to be asked for it at once.
+func (f *FS) touch(paths ...string) {
+	f.changed.Store(time.Now().UnixNano())
+	if f.server == nil {
+		return
+	}
+	for _, id := range f.nodes.above(paths) {
+		f.server.InodeNotify(id, -1, 0) // best effort: the attributes hold for a second only
+	}
+}
 
 // once runs work once for all who want key at the same time. It belongs to the mount; ctx bounds only the waiting.
 func once[T any](f *FS, ctx context.Context, key string, work func(ctx context.Context) (T, error)) (T, error) {
@@ -99,6 +108,12 @@ func (f *FS) info(ctx context.Context, m module.Version) ([]byte, error) {
 		return nil, err
 	}
 	return once(f, ctx, "info "+m.String(), func(ctx context.Context) ([]byte, error) {
+		// Another flight may have landed since we looked.
+		if data, err := f.store.ReadFile(infoKey(m), maxInfo); err == nil {
+			if _, err := infoTime(m, data); err == nil {
+				return data, nil
+			}
+		}
 		data, err := f.client.Info(ctx, m)
 		if err != nil {
 			return nil, err
@@ -136,6 +151,10 @@ func (f *FS) mod(ctx context.Context, m module.Version) ([]byte, error) {
 		return nil, err
 	}
 	return once(f, ctx, "mod "+m.String(), func(ctx context.Context) ([]byte, error) {
+		// Another flight may have landed since we looked.
+		if data, err := f.store.ReadFile(modKey(m), modzip.MaxGoMod); err == nil && hashMod(data) == f.pins.mod(m) {
+			return data, nil
+		}
 		data, h1, err := f.client.Mod(ctx, m, f.pins.mod(m))
 		if err != nil {
 			return nil, err
@@ -184,7 +203,7 @@ func (f *FS) put(key string, data []byte) error {
 		f.log.Warn("not stored", "key", key, "err", err)
 		return nil
 	}
-	f.touch()
+	f.touch(inMod(key))
 	return nil
 }
 

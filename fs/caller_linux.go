@@ -7,22 +7,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/mod/module"
 )
 
 // The process that sent a request is looked at only to decide whether to offer a module early, never for what is in it:
 // a wrong guess costs a download, no more.
 
-// wanted reports whether the process with an ID is a client whose go.sum has m and whose settings are the daemon's, so
-// that it would get from its proxy what we would get.
-func (f *FS) wanted(m module.Version, pid uint32) bool {
-	if pid == 0 {
-		return false // of another PID namespace
-	}
+// wanted reports whether the process with an ID is a client whose go.sum has a line with one of the prefixes and whose
+// settings are the daemon's, so that it would get from its proxy what we would get.
+func (f *FS) wanted(pid uint32, prefixes ...string) bool {
 	proc := filepath.Join("/proc", strconv.FormatUint(uint64(pid), 10))
-	env, err := readFileAtMost(filepath.Join(proc, "environ"), maxEnviron)
-	if err != nil || !f.sameSettings(parseEnviron(env)) {
+	if !f.sameClient(pid) {
 		return false
 	}
 	// Looking into this mount from its own daemon could wait for itself.
@@ -31,7 +25,35 @@ func (f *FS) wanted(m module.Version, pid uint32) bool {
 	}
 	// A magic link: it is followed by the kernel in the process's own mount namespace, and names a directory there. Files
 	// below it are opened through it for the same reason.
-	return sumHas(filepath.Join(proc, "cwd"), m)
+	return sumHas(filepath.Join(proc, "cwd"), prefixes)
+}
+
+// sameClient reports whether the process with an ID has the settings that the daemon has.
+func (f *FS) sameClient(pid uint32) bool {
+	if pid == 0 {
+		return false // of another PID namespace
+	}
+	env, err := readFileAtMost(filepath.Join("/proc", strconv.FormatUint(uint64(pid), 10), "environ"), maxEnviron)
+	return err == nil && f.sameSettings(parseEnviron(env))
+}
+
+// hasOpen reports whether the process with an ID has a file open whose path, as that process sees it, ends with suffix.
+func hasOpen(pid uint32, suffix string) bool {
+	if pid == 0 {
+		return false // of another PID namespace
+	}
+	dir := filepath.Join("/proc", strconv.FormatUint(uint64(pid), 10), "fd")
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		// Reading the link asks nobody but the kernel, whatever the file is on.
+		if link, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && strings.HasSuffix(link, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 const (
@@ -104,16 +126,15 @@ func goEnvFile(env map[string]string) map[string]string {
 	return parseEnviron(bytes.ReplaceAll(data, []byte("\n"), []byte{0}))
 }
 
-// sumHas reports whether the go.sum (or go.work.sum) that a go command in dir would use has a hash for m's zip.
-func sumHas(dir string, m module.Version) bool {
-	want := []byte(m.Path + " " + m.Version + " h1:")
+// sumHas reports whether the go.sum (or go.work.sum) that a go command in dir would use has a line with one of the prefixes.
+func sumHas(dir string, prefixes []string) bool {
 	for range 64 { // more levels than any tree has
 		for _, name := range [...]string{"go.sum", "go.work.sum"} {
-			if fileHasLine(filepath.Join(dir, name), want) {
+			if fileHasLine(dir+"/"+name, prefixes) {
 				return true
 			}
 		}
-		up := dir + "/.." // not cleaned: dir begins with a magic link
+		up := dir + "/.." // nothing is cleaned: dir begins with a magic link
 		a, errA := os.Stat(dir)
 		b, errB := os.Stat(up)
 		if errA != nil || errB != nil || os.SameFile(a, b) {
@@ -124,7 +145,7 @@ func sumHas(dir string, m module.Version) bool {
 	return false
 }
 
-func fileHasLine(name string, prefix []byte) bool {
+func fileHasLine(name string, prefixes []string) bool {
 	fi, err := os.Stat(name)
 	if err != nil || !fi.Mode().IsRegular() || fi.Size() > maxGoSum {
 		return false
@@ -136,8 +157,10 @@ func fileHasLine(name string, prefix []byte) bool {
 	defer file.Close()
 	in := bufio.NewScanner(file)
 	for in.Scan() {
-		if bytes.HasPrefix(in.Bytes(), prefix) {
-			return true
+		for _, p := range prefixes {
+			if strings.HasPrefix(in.Text(), p) {
+				return true
+			}
 		}
 	}
 	return false

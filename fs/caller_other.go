@@ -2,7 +2,11 @@
 
 package fs
 
-import "golang.org/x/mod/module"
+// hasOpen is for systems where one process cannot see another's files.
+func hasOpen(uint32, string) bool { return false }
+
+// sameClient is for systems where one process cannot see another's settings.
+func (f *FS) sameClient(uint32) bool { return false }
 
 // wanted is for systems where one process cannot see another's settings.
-func (f *FS) wanted(module.Version, uint32) bool { return false }
+func (f *FS) wanted(uint32, ...string) bool { return false }

@@ -16,6 +16,7 @@ import (
 // Status is what .modfs/status.json says.
 type Status struct {
 	Mountpoint string           `json:"mountpoint"`
+	ModCache   string           `json:"modcache"` // what GOMODCACHE is to be: the mountpoint, or its directory mod
 	PID        int              `json:"pid"`
 	Since      time.Time        `json:"since"`
 	ReadOnly   bool             `json:"read_only"`
@@ -60,11 +61,12 @@ func (f *FS) Status() *Status {
 	return &Status{
 		Overlay:    over,
 		Mountpoint: f.mountpoint,
+		ModCache:   f.ModCache(),
 		PID:        os.Getpid(),
 		Since:      f.started,
 		ReadOnly:   f.overlay == nil,
 		Offline:    f.opts.Fetch.Offline,
-		Store:      StoreStatus{Dir: f.store.Dir(), Usage: f.store.Usage()},
+		Store:      StoreStatus{Dir: f.store.Dir(), Usage: f.usage()},
 		Upstreams:  f.client.Upstreams(),
 		Modules:    f.modules.len(),
 		Nodes:      f.nodes.len(),
@@ -72,6 +74,14 @@ func (f *FS) Status() *Status {
 		Errors:     f.errors.count(),
 		Counters:   f.stats.snapshot(),
 	}
+}
+
+// usage returns the state of the store against the limit that its user set, of which the store itself knows less; see
+// reservedSize.
+func (f *FS) usage() lru.Usage {
+	u := f.store.Usage()
+	u.Limit = f.opts.Store.MaxSize
+	return u
 }
 
 // ReadStatus returns the state of the modfs mount at mountpoint.

@@ -35,11 +35,12 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 	case KindZipHash:
 		// Every h1 hash has the same length, so its size can be told without knowing it. A go command that lists modules
 		// stats the .ziphash of each.
-		err = f.offered(ctx, pp.Mod, caller)
+		err = f.offeredHash(ctx, pp.Mod, caller)
 		n.size = ziphashSize
+		timeout = f.offerTimeout(timeout)
 	case KindZip:
-		if err = f.offered(ctx, pp.Mod, caller); err == nil {
-			op, timeout = "zip", moduleTimeout // the size may be upstream's word only
+		if err = f.offeredZip(ctx, pp.Mod, caller); err == nil {
+			op, timeout = "zip", f.offerTimeout(moduleTimeout) // the size may be upstream's word only
 			n.size, err = f.zipSize(ctx, f.modules.intern(pp.Mod))
 		}
 	case KindList, KindLatest:

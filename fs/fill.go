@@ -32,7 +32,17 @@ func (f *FS) openZip(ctx context.Context, md *mod) (*handle, error) {
 			return nil, err
 		}
 	}
-	return f.zips.add(md.zipKey, file), nil
+	return f.keepOpen(md.zipKey, file), nil
+}
+
+// keepOpen keeps a file of the store open for other readers, and returns it as handles.get does.
+func (f *FS) keepOpen(key string, file *lru.File) *handle {
+	h := f.zips.add(key, file)
+	if _, err := f.store.Stat(key); err != nil {
+		// It was evicted before it was in the table. Nobody would drop it from there, and its bytes would never be free.
+		f.zips.drop(key)
+	}
+	return h
 }
 
 // fill fetches the archive of a module into the store, once however many ask, and indexes it.
@@ -47,7 +57,7 @@ func (f *FS) fill(ctx context.Context, md *mod) (*lru.File, error) {
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		f.touch()
+		f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version)))
 	}
 	return file, err
 }

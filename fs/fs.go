@@ -144,12 +144,17 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
+	fuseOptions := mountOptions(f.log)
+	if !o.ReadOnly {
+		// The kernel checks permissions when a file is opened, of which we hear nothing.
+		fuseOptions.Options = []string{"default_permissions"}
+	}
 	f.server, err = mountFUSE(f, mountConfig{
 		Dir:        mountpoint,
 		Source:     "modfs:" + f.store.Dir(),
 		ReadOnly:   o.ReadOnly,
 		AllowOther: o.AllowOther,
-		fuse:       mountOptions(f.log),
+		fuse:       fuseOptions,
 		Log:        f.log,
 	})
 	if err != nil {
@@ -242,6 +247,10 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	return f, nil
 }
 
+// reservedSize is how much of the store's limit is set aside for what its ledger does not know of, the pins and logs; but
+// at most a hundredth of it.
+const reservedSize = 1 << 20
+
 // openStore opens the store with the parts of its configuration that are ours to decide.
 func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	if c.Dir == "" {
@@ -254,6 +263,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.Dir = dir
 	c.Evictable = evictable
 	c.OnEvict = f.evicted
+	c.MaxSize -= min(reservedSize, c.MaxSize/100)
 	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
 	if c.Holder == "" {
 		c.Holder = f.mountpoint
@@ -276,6 +286,14 @@ func (f *FS) UnmountLazy() error { return Unmount(f.mountpoint, true) }
 
 // Mountpoint is the absolute path of the directory that the file system is mounted at.
 func (f *FS) Mountpoint() string { return f.mountpoint }
+
+// ModCache is the absolute path of the module cache in it.
+func (f *FS) ModCache() string {
+	if f.opts.Pkg {
+		return filepath.Join(f.mountpoint, modRoot)
+	}
+	return f.mountpoint
+}
 
 // Close ends upstream requests, unmounts the file system if it is mounted (lazily if it is busy; a process that still
 // uses it gets errors from then on) and closes the store. It may be called more than once.

@@ -43,6 +43,11 @@ func (f *FS) list(cancel <-chan struct{}, in *fuse.ReadIn, off uint64, add adder
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
 		return f.listInModule(cancel, slot, i, off, add)
 	}
+	if f.overlay != nil {
+		// Nothing that is listed may change its name before its node is made.
+		f.overlay.names.RLock()
+		defer f.overlay.names.RUnlock()
+	}
 	n := f.nodes.get(in.NodeId)
 	if n == nil {
 		return fuse.Status(errStale)
@@ -55,7 +60,7 @@ func (f *FS) list(cancel <-chan struct{}, in *fuse.ReadIn, off uint64, add adder
 		return fuse.OK
 	}
 	for _, e := range f.listPath(n) {
-		if e.cookie <= off {
+		if e.cookie <= off || e.load != nil && !e.load(&e) {
 			continue
 		}
 		// An entry has its own offset, not its position: without handles each READDIR sees the directory anew, and what
@@ -131,6 +136,9 @@ type listEntry struct {
 	ino    uint64
 	cookie uint64 // its offset in the directory: a hash of the name
 	fill   func(*fuse.EntryOut)
+
+	// load, if not nil, sets what is missing when the entry is about to be shown. It returns false if it has gone.
+	load func(*listEntry) bool
 }
 
 // listPath returns what is in the directory of a path node, ordered by cookie.
@@ -143,9 +151,13 @@ func (f *FS) listPath(n *node) []listEntry {
 	}
 	if f.overlay != nil {
 		es = f.listOverlay(n)
+		written := make(map[string]bool, len(es))
+		for _, e := range es {
+			written[e.name] = true
+		}
 		lazy := add
 		add = func(name string) {
-			if p := path.Join(n.path, name); f.lazily(p, parse(p)) && !f.overlay.has(p) {
+			if p := path.Join(n.path, name); !written[name] && f.shows(p, parse(p)) {
 				lazy(name)
 			}
 		}
@@ -191,20 +203,23 @@ func cookie(name string) uint64 { return max(firstCookie, pathIno(name)&^pathIno
 
 // listOverlay returns what the overlay has in the directory of a path node.
 func (f *FS) listOverlay(n *node) []listEntry {
-	var es []listEntry
-	for _, name := range f.overlay.namesIn(n.path) {
-		p := path.Join(n.path, name)
-		st, err := f.overlay.lstat(p)
-		if err != nil {
-			continue // gone by now
-		}
-		pp := parse(p)
-		e := listEntry{name: name, mode: uint32(st.Mode) & syscall.S_IFMT, ino: st.Ino, cookie: cookie(name)}
-		if e.mode == syscall.S_IFDIR && pp.Kind.merged() {
-			e.ino = pathIno(p)
-		}
-		e.fill = func(out *fuse.EntryOut) { f.overEntry(out, p, pp, st) }
-		es = append(es, e)
+	des := f.overlay.readDir(n.path)
+	es := make([]listEntry, 0, len(des))
+	for _, d := range des {
+		p := path.Join(n.path, d.Name())
+		es = append(es, listEntry{name: d.Name(), cookie: cookie(d.Name()), load: func(e *listEntry) bool {
+			st, err := f.overlay.lstat(p)
+			if err != nil {
+				return false
+			}
+			pp := parse(p)
+			e.mode, e.ino = uint32(st.Mode)&syscall.S_IFMT, st.Ino
+			if e.mode == syscall.S_IFDIR && pp.Kind.merged() {
+				e.ino = pathIno(p)
+			}
+			e.fill = func(out *fuse.EntryOut) { f.overEntry(out, p, pp, st) }
+			return true
+		}})
 	}
 	return es
 }
@@ -266,8 +281,12 @@ func (f *FS) listed(p string) (listEntry, bool) {
 		return e, true
 	case pp.Kind == KindInfo, pp.Kind == KindMod, pp.Kind == KindZip, pp.Kind == KindZipHash:
 		size, ok := f.knownSize(pp)
+		timeout := f.nameTimeout()
+		if pp.Kind == KindZip || pp.Kind == KindZipHash {
+			timeout = f.offerTimeout(timeout)
+		}
 		e.fill = func(out *fuse.EntryOut) {
-			f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp, size: size}), f.nameTimeout())
+			f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp, size: size}), timeout)
 		}
 		return e, ok
 	case pp.Kind == KindList, pp.Kind == KindLatest, pp.Kind == KindSumDB:

@@ -37,16 +37,26 @@ func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, 
 	if slot, i, ok := moduleEntry(header.NodeId); ok {
 		return f.lookupInModule(cancel, slot, i, name, out)
 	}
-	parent := f.nodes.get(header.NodeId)
-	if parent == nil {
-		return fuse.Status(errStale)
-	}
-	if !parent.isDir() {
-		return fuse.ENOTDIR
-	}
 	ctx, done := f.request(cancel)
 	defer done()
-	return f.lookupPath(ctx, path.Join(parent.path, name), header.Pid, out)
+	for {
+		parent := f.nodes.get(header.NodeId)
+		if parent == nil {
+			return fuse.Status(errStale)
+		}
+		if !parent.isDir() {
+			return fuse.ENOTDIR
+		}
+		status := f.lookupPath(ctx, path.Join(parent.path, name), header.Pid, out)
+		if f.overlay == nil || f.nodes.path(parent.id) == parent.path {
+			return status
+		}
+		// It was renamed meanwhile, and what is said about the old path may be wrong of the new one.
+		if status == fuse.OK && out.NodeId != 0 {
+			f.Forget(out.NodeId, 1)
+		}
+		*out = fuse.EntryOut{}
+	}
 }
 
 // lookupInModule looks a name up in directory i of a module. It waits for the network only if the module's tree was never
@@ -92,8 +102,10 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 	if pp.Kind == KindControl {
 		return f.lookupControl(p, pp, out)
 	}
-	if status, ok := f.lookupOverlay(p, pp, out); ok {
-		return status
+	if pp.Kind != KindZipHash || !f.hashesFor(p, pp, caller) {
+		if status, ok := f.lookupOverlay(p, pp, out); ok {
+			return status
+		}
 	}
 	switch pp.Kind {
 	case KindNone, KindOwn, KindFile:
@@ -104,6 +116,13 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 		}
 		md := f.modules.intern(pp.Mod)
 		f.store.Touch(md.zipKey)
+		if f.overlay != nil && f.opts.ResolveClient && opens(caller) {
+			// Once it was told that the directory is there, the go command takes what is wrong with the module for a failure.
+			// So it is told only if nothing is; if something is, it gets the module by itself, or says why not.
+			if _, err := f.load(ctx, md); err != nil {
+				return f.failLookup("zip", pp, err, out)
+			}
+		}
 		ix, _ := f.trees.get(md.slot)
 		f.moduleEntryOut(out, md, ix, 0, moduleTimeout)
 		return fuse.OK
@@ -113,6 +132,9 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 		}
 	}
 	if pp.Kind.isDir() {
+		if !f.leads(p, pp) && !f.wantedBelow(p, pp, caller) {
+			return missing(out, 0)
+		}
 		f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp}), f.nameTimeout())
 		return fuse.OK
 	}
@@ -152,11 +174,22 @@ func (f *FS) nameTimeout() time.Duration {
 	return moduleTimeout
 }
 
+// offerTimeout is d, unless what is offered depends on what clients do elsewhere, of which the kernel knows nothing.
+func (f *FS) offerTimeout(d time.Duration) time.Duration {
+	if f.overlay != nil && f.opts.ResolveClient {
+		return 0
+	}
+	return d
+}
+
 // failLookup answers a lookup that failed: what is not there is so for some seconds, all other errors are not remembered.
 func (f *FS) failLookup(op string, pp Path, err error, out *fuse.EntryOut) fuse.Status {
 	status := f.fail(op, pp.Mod, err)
 	if status == fuse.EINTR {
 		return status
+	}
+	if errors.Is(err, errNotOffered) {
+		return missing(out, 0) // that may change at any time
 	}
 	if f.overlay != nil && f.opts.ResolveClient {
 		// Whatever the reason is, the go command has its own ways to get the module, and should go them.
@@ -272,10 +305,10 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 		return dirTimeout
 	case n.data != nil:
 		a.Ino = n.id | pathInoBit // each content is a file of its own
-		f.fileAttr(a, n.size, fileMode, n.born)
+		f.fileAttr(a, n.size, f.downloadMode(n), n.born)
 		return forever
 	}
-	f.fileAttr(a, n.size, fileMode, f.modTime(n.Mod))
+	f.fileAttr(a, n.size, f.downloadMode(n), f.modTime(n.Mod))
 	return forever
 }
 
@@ -284,6 +317,14 @@ const (
 	fileMode = 0o444
 	dirMode  = 0o555
 )
+
+// downloadMode is the mode of a file of cache/download: one that a client may replace, as the go command leaves them.
+func (f *FS) downloadMode(n *node) uint32 {
+	if f.overlay != nil && n.Kind.replaceable() {
+		return fileMode | 0o200
+	}
+	return fileMode
+}
 
 // mergeAttr fills in the attributes of a directory that is both the overlay's, as far as it is there, and the lazy tree's.
 func (f *FS) mergeAttr(a *fuse.Attr, p string, changed time.Time) {

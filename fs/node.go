@@ -2,6 +2,7 @@ package fs
 
 import (
 	"hash/fnv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,7 +73,11 @@ func (n *node) isDir() bool {
 
 // same reports whether the kernel may go on with n where it would now be told of other.
 func (n *node) same(other *node) bool {
-	if (n.over == nil) != (other.over == nil) || n.over != nil && n.over.ino != other.over.ino {
+	if n.over != nil && other.over != nil {
+		// Where a directory is tells which it is: its name goes when it does, and its number may be taken again.
+		return n.over.dir && other.over.dir || n.over.ino == other.over.ino && n.over.dir == other.over.dir
+	}
+	if n.over != nil || other.over != nil {
 		return false
 	}
 	return n.size == other.size && n.isDir() == other.isDir() && string(n.data) == string(other.data)
@@ -92,7 +97,7 @@ func (k Kind) isDir() bool {
 type nodes struct {
 	mu     sync.Mutex
 	byID   map[uint64]*node
-	byPath map[string]*node  // the newest at each path
+	byPath map[string]uint64 // the ID of the newest at each path
 	byIno  map[uint64]uint64 // IDs of the overlay's files by inode: two hard links are one node
 	next   uint64
 }
@@ -101,7 +106,7 @@ type nodes struct {
 func (t *nodes) init(top string) {
 	root := &node{id: rootID, path: top, Path: parse(top), lookups: new(uint64)}
 	t.byID = map[uint64]*node{rootID: root}
-	t.byPath = map[string]*node{top: root}
+	t.byPath = map[string]uint64{top: rootID}
 	t.byIno = make(map[uint64]uint64)
 	t.next = rootID + 1
 }
@@ -118,8 +123,8 @@ func (t *nodes) get(id uint64) *node {
 func (t *nodes) lookup(want node) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := t.byPath[want.path]
-	if want.over != nil {
+	n := t.byID[t.byPath[want.path]]
+	if want.over != nil && !want.over.dir {
 		if linked := t.byID[t.byIno[want.over.ino]]; linked != nil {
 			n = linked
 		}
@@ -130,20 +135,62 @@ func (t *nodes) lookup(want node) *node {
 		n.lookups = new(uint64)
 		t.next++
 		t.byID[n.id] = n
-		t.byPath[n.path] = n
 		if n.over != nil && !n.over.dir {
 			t.byIno[n.over.ino] = n.id
 		}
+	}
+	t.byPath[want.path] = n.id
+	if n.over != nil && !slices.Contains(n.over.names, want.path) {
+		n.over.names = append(n.over.names, want.path)
+		n = t.renamed(n)
 	}
 	*n.lookups++
 	return n
 }
 
-// at returns the newest node at a path, nil if the kernel knows none.
-func (t *nodes) at(path string) *node {
+// renamed returns n with a path that it has, and puts that in its place.
+func (t *nodes) renamed(n *node) *node {
+	if len(n.over.names) == 0 || slices.Contains(n.over.names, n.path) {
+		return n
+	}
+	m := *n
+	m.path = n.over.names[0]
+	m.Path = parse(m.path)
+	t.byID[m.id] = &m
+	return &m
+}
+
+// replace makes the node with an ID, which stands for a lazy file, stand for a file of the overlay. It returns the new node,
+// nil if what is at that path has another node by now.
+func (t *nodes) replace(id, ino uint64) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.byPath[path]
+	n := t.byID[id]
+	if n == nil || n.over != nil || t.byPath[n.path] != id {
+		return nil
+	}
+	m := *n
+	m.size, m.data = 0, nil
+	m.over = &overFile{ino: ino, names: []string{m.path}}
+	t.byID[id] = &m
+	t.byIno[ino] = id
+	return &m
+}
+
+// above returns the IDs of the directories above paths that the kernel knows.
+func (t *nodes) above(paths []string) []uint64 {
+	var ids []uint64
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range paths {
+		for p != "" {
+			p = parentDir(p)
+			if id, ok := t.byPath[p]; ok && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
 }
 
 // path returns where a node is now, "" if it is not known.
@@ -154,39 +201,95 @@ func (t *nodes) path(id uint64) string {
 	return ""
 }
 
-// unname takes the node at a path off that path, which something else may take next, and returns it. Its inode may have other
-// names, of which gone says that there are none.
-func (t *nodes) unname(path string, gone bool) *node {
+// where returns where an overlay node is now, and false if it has no name that is known.
+func (t *nodes) where(id uint64) (string, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := t.byPath[path]
-	if n == nil {
-		return nil
+	n := t.byID[id]
+	if n == nil || len(n.over.names) == 0 {
+		return "", false
 	}
-	delete(t.byPath, path)
-	if n.over != nil && gone && t.byIno[n.over.ino] == n.id {
-		delete(t.byIno, n.over.ino)
+	return n.path, true
+}
+
+// overAt returns the overlay node of the file with an inode number, or the directory at path; nil if the kernel knows none.
+func (t *nodes) overAt(path string, ino uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[t.byIno[ino]]
+	if n == nil {
+		n = t.byID[t.byPath[path]]
+	}
+	if n == nil || n.over == nil {
+		return nil
 	}
 	return n
 }
 
-// rename moves the nodes at and below a path.
-func (t *nodes) rename(from, to string) {
+// unname takes a path away, which something else may take next, from the overlay node that has it, and returns that, nil if
+// the kernel knows none; named says whether it has other names that are known, and last that there are none at all.
+func (t *nodes) unname(path string, ino uint64, last bool) (n *node, named bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var moved []*node
-	for p, n := range t.byPath {
-		if below(p, from) {
-			delete(t.byPath, p)
-			m := *n
-			m.path = to + p[len(from):]
-			m.Path = parse(m.path)
-			moved = append(moved, &m)
+	n = t.byID[t.byIno[ino]]
+	if n == nil {
+		n = t.byID[t.byPath[path]]
+	}
+	delete(t.byPath, path)
+	if n == nil || n.over == nil {
+		return nil, false
+	}
+	n.over.names = slices.DeleteFunc(n.over.names, func(name string) bool { return name == path })
+	if last && t.byIno[n.over.ino] == n.id {
+		delete(t.byIno, n.over.ino)
+	}
+	return t.renamed(n), len(n.over.names) > 0
+}
+
+// rename moves the nodes at and, if that is a directory, below a path.
+func (t *nodes) rename(from, to string, dir bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	moved := map[string]uint64{}
+	if id, ok := t.byPath[from]; ok && !dir {
+		moved[from] = id
+	}
+	if dir {
+		for p, id := range t.byPath {
+			if below(p, from) {
+				moved[p] = id
+			}
 		}
 	}
-	for _, n := range moved {
-		t.byID[n.id] = n
-		t.byPath[n.path] = n
+	for p := range moved {
+		delete(t.byPath, p)
+	}
+	for p, id := range moved {
+		n := t.byID[id]
+		if n.over == nil && !n.isDir() {
+			continue // a lazy file that was removed, and is still open
+		}
+		q := to + p[len(from):]
+		t.byPath[q] = id
+		m := *n
+		if n.path == p {
+			m.path = q
+			m.Path = parse(q)
+		}
+		if n.isDir() {
+			// Whether a directory is merged with the lazy tree depends on its name.
+			if m.Kind.merged() {
+				m.over = nil
+			} else if m.over == nil {
+				m.over = &overFile{dir: true}
+			}
+			if m.over != nil {
+				m.over.names = []string{q}
+			}
+		} else if i := slices.Index(m.over.names, p); i >= 0 {
+			m.over.names[i] = q
+		}
+		t.byID[id] = &m
 	}
 }
 
@@ -206,11 +309,18 @@ func (t *nodes) forget(id, count uint64) *node {
 		return nil
 	}
 	delete(t.byID, id)
-	if t.byPath[n.path] == n {
+	if t.byPath[n.path] == id {
 		delete(t.byPath, n.path)
 	}
-	if n.over != nil && t.byIno[n.over.ino] == id {
-		delete(t.byIno, n.over.ino)
+	if n.over != nil {
+		for _, p := range n.over.names {
+			if t.byPath[p] == id {
+				delete(t.byPath, p)
+			}
+		}
+		if t.byIno[n.over.ino] == id {
+			delete(t.byIno, n.over.ino)
+		}
 	}
 	return n
 }
@@ -266,6 +376,14 @@ func (t *modules) intern(m module.Version) *mod {
 		t.slots[m] = md
 	}
 	return md
+}
+
+// retire takes m's slot away: what has it open goes on with that, and the next to ask for m gets another. The kernel marks
+// a removed directory as dead, whatever is made of its number.
+func (t *modules) retire(m module.Version) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.slots, m)
 }
 
 // get returns the module of a slot, nil if there is no such slot.

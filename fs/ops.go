@@ -81,7 +81,7 @@ func (f *FS) slice(data []byte, off int64, n int) fuse.ReadResult {
 // StatFs implements fuse.RawFileSystem. The size of the file system is the store's limit, or that of the partition that it
 // is on where that is smaller.
 func (f *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	u := f.store.Usage()
+	u := f.usage()
 	total, free := u.Total, u.Free
 	if u.Limit > 0 && u.Limit < total {
 		total = u.Limit

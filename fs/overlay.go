@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -42,15 +41,20 @@ const maxOverlayFiles = 256
 
 // overFile is what a node of the overlay stands for: one inode of the disk, whatever its names are.
 type overFile struct {
-	ino uint64
-	dir bool
+	ino       uint64
+	dir, link bool // a directory, a symbolic link; else a regular file
 
-	// mu guards the descriptor. With no OPEN and RELEASE, it is opened at the first read or write, and once the last name
-	// is gone it must last for as long as the kernel remembers the node: somebody may have the file open.
+	// names are those of its paths that the kernel asked for and that it still has; guarded by nodes.mu. A directory has
+	// one at most.
+	names []string
+
+	// mu guards the descriptor. With no OPEN and RELEASE, it is opened at the first read or write. Once the last name is
+	// gone it must last for as long as the kernel remembers the node, because somebody may have the file open: it is then
+	// pinned.
 	mu       sync.Mutex
 	file     *os.File
 	writable bool
-	unlinked bool
+	pinned   bool
 }
 
 // openOverlay opens the overlay of the store at dir, and makes it if there is none.
@@ -64,7 +68,7 @@ func openOverlay(dir string, max int64) (*overlay, error) {
 		return nil, fmt.Errorf("open the writable layer: %w", err)
 	}
 	o := &overlay{root: root, max: max}
-	o.open, _ = simplelru.NewLRU(maxOverlayFiles, func(of *overFile, _ struct{}) { go of.close() }) // fails only for sizes < 1
+	o.open, _ = simplelru.NewLRU[*overFile, struct{}](maxOverlayFiles, nil) // fails only for sizes < 1
 	err = iofs.WalkDir(root.FS(), ".", func(_ string, d iofs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil // what cannot be read cannot be counted
@@ -133,15 +137,22 @@ func (o *overlay) parents(p string) error {
 	return o.root.MkdirAll(dir, 0o755)
 }
 
-// reserve makes room for a file to grow by n bytes (or to shrink, n < 0).
+// reserve makes room for files to grow by n bytes.
 func (o *overlay) reserve(n int64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if n > 0 && o.max > 0 && o.used+n > o.max {
+	if o.max > 0 && o.used+n > o.max {
 		return fmt.Errorf("writable layer is full (%d of %d bytes): %w", o.used, o.max, syscall.ENOSPC)
 	}
 	o.used += n
 	return nil
+}
+
+// release takes n bytes off what is reserved.
+func (o *overlay) release(n int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.used -= n
 }
 
 // usage returns how many bytes of files the overlay has.
@@ -151,21 +162,42 @@ func (o *overlay) usage() int64 {
 	return o.used
 }
 
+// resize runs do, after which file may have up to size bytes, and keeps account of those that it then has. The kernel lets
+// no two requests change the size of one file at the same time.
+func (o *overlay) resize(file *os.File, size int64, do func() error) error {
+	st, err := fstat(file)
+	if err != nil {
+		return err
+	}
+	more := max(0, size-st.Size)
+	if more > 0 {
+		if err := o.reserve(more); err != nil {
+			return err
+		}
+	}
+	err = do()
+	if now, statErr := fstat(file); statErr == nil {
+		o.release(st.Size + more - now.Size)
+	}
+	return err
+}
+
 // descriptor returns a descriptor on n, open for writing if write is set. It may be closed by others at any time, but not
 // under a call that uses it: a call on a closed one fails with os.ErrClosed and is then repeated; see withFile.
+//
+// The caller holds overlay.names: the path must not change before it is opened.
 func (f *FS) descriptor(n *node, write bool) (*os.File, error) {
 	of := n.over
 	of.mu.Lock()
 	defer of.mu.Unlock()
 	if of.file != nil && (of.writable || !write) {
-		f.overlay.keep(of)
 		return of.file, nil
 	}
-	if of.unlinked && of.file == nil {
+	p, ok := f.nodes.where(n.id)
+	if !ok {
 		return nil, syscall.ESTALE
 	}
-	old := of.file
-	file, writable, err := f.overlay.openFile(f.nodes.path(n.id), write)
+	file, writable, err := f.overlay.openNode(of, p, write)
 	if err != nil {
 		return nil, err
 	}
@@ -173,12 +205,20 @@ func (f *FS) descriptor(n *node, write bool) (*os.File, error) {
 		file.Close()
 		return nil, syscall.ESTALE
 	}
-	of.file, of.writable = file, writable
-	if old != nil {
-		old.Close() // best effort: it was only read
+	if of.file != nil {
+		of.file.Close() // best effort: it was only read
 	}
-	f.overlay.keep(of)
+	of.file, of.writable = file, writable
 	return file, nil
+}
+
+// openNode opens what is at p.
+func (o *overlay) openNode(of *overFile, p string, write bool) (file *os.File, writable bool, err error) {
+	if of.dir {
+		file, err = o.root.Open(overName(p))
+		return file, false, err
+	}
+	return o.openFile(p, write)
 }
 
 // openFile opens p for reading, and for writing where that is wanted or allowed anyway. The permission to write was checked
@@ -189,43 +229,51 @@ func (o *overlay) openFile(p string, write bool) (file *os.File, writable bool, 
 	if file, err = o.root.OpenFile(p, os.O_RDWR|flags, 0); err == nil {
 		return file, true, nil
 	}
-	if errors.Is(err, iofs.ErrPermission) {
-		if !write {
-			if file, err = o.root.OpenFile(p, os.O_RDONLY|flags, 0); err == nil {
-				return file, false, nil
-			}
-		}
-		var fi os.FileInfo
-		if fi, err = o.root.Lstat(p); err != nil {
-			return nil, false, err
-		}
-		if err = o.root.Chmod(p, fi.Mode().Perm()|0o600); err != nil {
-			return nil, false, err
-		}
-		file, err = o.root.OpenFile(p, os.O_RDWR|flags, 0)
-		o.root.Chmod(p, fi.Mode().Perm()) // best effort: it was possible a moment ago
+	if !errors.Is(err, iofs.ErrPermission) {
+		return nil, false, err
 	}
+	if !write {
+		if file, err = o.root.OpenFile(p, os.O_RDONLY|flags, 0); err == nil {
+			return file, false, nil
+		}
+	}
+	fi, err := o.root.Lstat(p)
+	if err != nil {
+		return nil, false, err
+	}
+	if err = o.root.Chmod(p, fi.Mode().Perm()|0o600); err != nil {
+		return nil, false, err
+	}
+	file, err = o.root.OpenFile(p, os.O_RDWR|flags, 0)
+	o.root.Chmod(p, fi.Mode().Perm()) // best effort: it was possible a moment ago
 	return file, err == nil, err
 }
 
 // keep marks of's descriptor as used. The least recently used one is closed where there are too many.
 func (o *overlay) keep(of *overFile) {
+	var oldest *overFile
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	if o.open.Len() >= maxOverlayFiles && !o.open.Contains(of) {
+		oldest, _, _ = o.open.RemoveOldest()
+	}
 	o.open.Add(of, struct{}{})
+	o.mu.Unlock()
+	if oldest != nil {
+		oldest.close()
+	}
 }
 
 // close closes the descriptor, unless it is all that is left of the file.
 func (of *overFile) close() {
 	of.mu.Lock()
 	defer of.mu.Unlock()
-	if of.file != nil && !of.unlinked {
+	if of.file != nil && !of.pinned {
 		of.file.Close() // best effort: a failed write was reported when it was made
 		of.file = nil
 	}
 }
 
-// forget is close when the kernel knows the node no longer.
+// forget is for when the kernel knows the node no longer.
 func (o *overlay) forget(of *overFile) {
 	o.mu.Lock()
 	o.open.Remove(of)
@@ -235,22 +283,23 @@ func (o *overlay) forget(of *overFile) {
 	if of.file == nil {
 		return
 	}
-	if of.unlinked {
-		if st, err := fstat(of.file); err == nil {
-			o.reserve(-st.Size)
-		}
+	if st, err := fstat(of.file); err == nil && of.pinned && st.Nlink == 0 && !of.dir {
+		o.release(st.Size)
 	}
 	of.file.Close() // best effort, as above
-	of.file = nil
+	of.file, of.pinned = nil, false
 }
 
 // withFile calls do with a descriptor on n.
 func (f *FS) withFile(n *node, write bool, do func(*os.File) error) error {
 	for {
+		f.overlay.names.RLock()
 		file, err := f.descriptor(n, write)
+		f.overlay.names.RUnlock()
 		if err != nil {
 			return err
 		}
+		f.overlay.keep(n.over)
 		if err = do(file); !errors.Is(err, os.ErrClosed) {
 			return err
 		}
@@ -265,48 +314,61 @@ func fstat(file *os.File) (*syscall.Stat_t, error) {
 	return fi.Sys().(*syscall.Stat_t), nil
 }
 
-// pin opens the file of the node at p, if the kernel knows one, because its name is about to go.
-func (f *FS) pin(p string) {
-	n := f.nodes.at(p)
-	if n == nil || n.over == nil || n.over.dir {
+// pin opens what is at p, which is st, if the kernel knows of it, because a name of it is about to go. The caller holds
+// overlay.names.
+func (f *FS) pin(p string, st *syscall.Stat_t) {
+	n := f.nodes.overAt(p, st.Ino)
+	if n == nil || n.over.link {
 		return
 	}
 	if _, err := f.descriptor(n, false); err != nil {
 		f.log.Debug("unlinked file not opened", "path", p, "err", err)
+		return
 	}
+	n.over.mu.Lock()
+	n.over.pinned = n.over.file != nil
+	n.over.mu.Unlock()
 }
 
-// unlinked is called after the name p of an overlay file went. st is what it was; if it had other names, it has lost nothing
-// but this one.
-func (f *FS) unlinked(n *node, st *syscall.Stat_t) {
-	if n != nil && n.over != nil {
+// unlinked is called after the name p went, of what was st before. The caller holds overlay.names.
+func (f *FS) unlinked(p string, st *syscall.Stat_t) {
+	last := st.Nlink <= 1 || st.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	n, named := f.nodes.unname(p, st.Ino, last)
+	if n != nil {
 		n.over.mu.Lock()
-		n.over.unlinked = true
-		counted := n.over.file != nil && st.Nlink <= 1
+		n.over.pinned = n.over.pinned && !named
+		open := n.over.pinned
 		n.over.mu.Unlock()
-		if counted {
+		if open {
 			return // counted until the kernel forgets it
 		}
 	}
-	if st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Nlink <= 1 {
-		f.overlay.reserve(-st.Size)
+	if last && st.Mode&syscall.S_IFMT == syscall.S_IFREG {
+		f.overlay.release(st.Size)
 	}
 }
 
 // overAttr returns the attributes of an overlay node.
 func (f *FS) overAttr(a *fuse.Attr, n *node) error {
-	n.over.mu.Lock()
-	file, gone := n.over.file, n.over.unlinked
-	n.over.mu.Unlock()
+	f.overlay.names.RLock()
+	defer f.overlay.names.RUnlock()
 	var st *syscall.Stat_t
-	err := error(syscall.ESTALE)
-	if gone && file != nil {
-		st, err = fstat(file)
-	} else if !gone {
-		st, err = f.overlay.lstat(f.nodes.path(n.id))
-	}
-	if err != nil {
-		return err
+	p, ok := f.nodes.where(n.id)
+	if ok {
+		var err error
+		if st, err = f.overlay.lstat(p); err != nil {
+			return err
+		}
+	} else {
+		n.over.mu.Lock()
+		defer n.over.mu.Unlock()
+		if n.over.file == nil {
+			return syscall.ESTALE
+		}
+		var err error
+		if st, err = fstat(n.over.file); err != nil {
+			return err
+		}
 	}
 	a.FromStat(st)
 	return nil
@@ -322,23 +384,16 @@ func (f *FS) overEntry(out *fuse.EntryOut, p string, pp Path, st *syscall.Stat_t
 		f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp}), overTimeout)
 		return
 	}
-	n := f.nodes.lookup(node{path: p, Path: pp, over: &overFile{ino: st.Ino, dir: dir}})
+	n := f.nodes.lookup(node{path: p, Path: pp, over: &overFile{ino: st.Ino, dir: dir, link: st.Mode&syscall.S_IFMT == syscall.S_IFLNK}})
 	out.NodeId = n.id
 	out.Generation = 1
 	out.Attr.FromStat(st)
 	out.SetEntryTimeout(overTimeout)
+	if pp.Kind == KindZipHash {
+		out.SetEntryTimeout(0) // it is not there for everybody; see hashesFor
+	}
 	out.SetAttrTimeout(overTimeout)
 }
 
 // merged reports whether directories of this kind show what the overlay has together with the lazy tree.
 func (k Kind) merged() bool { return k.isDir() && k != KindModule && k != KindControl }
-
-// mergeNames returns the names in the overlay's directory p, in order.
-func (o *overlay) namesIn(p string) []string {
-	var names []string
-	for _, e := range o.readDir(p) {
-		names = append(names, e.Name())
-	}
-	slices.Sort(names)
-	return names
-}

@@ -18,12 +18,23 @@ type place struct {
 	Path
 }
 
-// place returns what name in the directory with an ID is, if it may be changed: not on a read-only mount, and not inside a
-// lazy module, whose content is what it is for good.
-func (f *FS) place(dir uint64, name string) (place, fuse.Status) {
+// change begins a change of names in the directory with an ID. The caller ends it by unlocking overlay.names, unless there
+// is an error.
+func (f *FS) change(dir uint64, name string) (place, fuse.Status) {
 	if f.overlay == nil {
 		return place{}, fuse.EROFS
 	}
+	f.overlay.names.Lock()
+	pl, status := f.place(dir, name)
+	if status != fuse.OK {
+		f.overlay.names.Unlock()
+	}
+	return pl, status
+}
+
+// place returns what name in the directory with an ID is, if it may be changed: not inside a lazy module, whose content is
+// what it is for good. The caller holds overlay.names, or the directory could have another path by the time it is used.
+func (f *FS) place(dir uint64, name string) (place, fuse.Status) {
 	if _, _, ok := moduleEntry(dir); ok {
 		return place{}, fuse.EROFS
 	}
@@ -34,7 +45,12 @@ func (f *FS) place(dir uint64, name string) (place, fuse.Status) {
 	case !parent.isDir():
 		return place{}, fuse.ENOTDIR
 	}
-	p := path.Join(f.nodes.path(dir), name)
+	if n := parent.over; n != nil {
+		if _, ok := f.nodes.where(dir); !ok {
+			return place{}, fuse.ENOENT // it was removed
+		}
+	}
+	p := path.Join(parent.path, name)
 	pp := parse(p)
 	if pp.Kind == KindControl {
 		return place{}, fuse.EROFS
@@ -65,11 +81,15 @@ func (f *FS) overStatus(op, p string, err error) fuse.Status {
 	return fuse.Status(no)
 }
 
-// make runs do, which makes something at a place where nothing is, gives it to the caller and answers with what it is.
-func (f *FS) make(op string, pl place, who *fuse.Caller, out *fuse.EntryOut, do func(p string) error) fuse.Status {
-	f.overlay.names.Lock()
+// make runs do, which makes something where nothing is, gives it to the caller and answers with what it is.
+func (f *FS) make(op string, in *fuse.InHeader, name string, out *fuse.EntryOut, do func(p string) error) fuse.Status {
+	pl, status := f.change(in.NodeId, name)
+	if status != fuse.OK {
+		return status
+	}
 	defer f.overlay.names.Unlock()
-	if f.overlay.has(pl.path) || f.lazily(pl.path, pl.Path) {
+	// What may be replaced may also be there for other clients, and not for this one.
+	if f.overlay.has(pl.path) || !pl.Kind.replaceable() && f.lazily(pl.path, pl.Path) {
 		return fuse.Status(syscall.EEXIST)
 	}
 	err := f.overlay.parents(pl.path)
@@ -79,7 +99,7 @@ func (f *FS) make(op string, pl place, who *fuse.Caller, out *fuse.EntryOut, do 
 	if err != nil {
 		return f.overStatus(op, pl.path, err)
 	}
-	f.own(pl.path, who)
+	f.own(pl.path, &in.Caller)
 	f.made(pl.path, pl.Path)
 	st, err := f.overlay.lstat(pl.path)
 	if err != nil {
@@ -100,11 +120,7 @@ func (f *FS) own(p string, who *fuse.Caller) {
 
 // Mkdir implements fuse.RawFileSystem.
 func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	pl, status := f.place(in.NodeId, name)
-	if status != fuse.OK {
-		return status
-	}
-	return f.make("mkdir", pl, &in.Caller, out, func(p string) error {
+	return f.make("mkdir", &in.InHeader, name, out, func(p string) error {
 		if err := f.overlay.root.Mkdir(p, 0o700); err != nil {
 			return err
 		}
@@ -129,14 +145,10 @@ func goMode(mode uint32) os.FileMode {
 
 // Mknod implements fuse.RawFileSystem, for regular files only: a module cache has no devices or pipes.
 func (f *FS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	pl, status := f.place(in.NodeId, name)
-	if status != fuse.OK {
-		return status
-	}
 	if in.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return fuse.EPERM
 	}
-	return f.make("mknod", pl, &in.Caller, out, func(p string) error {
+	return f.make("mknod", &in.InHeader, name, out, func(p string) error {
 		file, err := f.createFile(p, in.Mode)
 		if err == nil {
 			err = file.Close()
@@ -160,39 +172,60 @@ func (f *FS) createFile(p string, mode uint32) (*os.File, error) {
 // Create implements fuse.RawFileSystem. The kernel sends it for a name that it believes is not there; where it is by now, it
 // is opened, unless O_EXCL.
 func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	pl, status := f.place(in.NodeId, name)
-	if status != fuse.OK {
-		return status
-	}
-	status = f.make("create", pl, &in.Caller, &out.EntryOut, func(p string) error {
-		file, err := f.createFile(p, in.Mode)
-		if err != nil {
-			return err
-		}
-		return file.Close() // a write opens it again, whatever its mode; see openFile
+	var file *os.File
+	status := f.make("create", &in.InHeader, name, &out.EntryOut, func(p string) (err error) {
+		file, err = f.createFile(p, in.Mode)
+		return err
 	})
+	if file != nil {
+		f.created(out.NodeId, file)
+	}
 	if status != fuse.Status(syscall.EEXIST) || in.Flags&syscall.O_EXCL != 0 {
 		return status
 	}
-	ctx, done := f.request(cancel)
-	defer done()
-	if status = f.lookupPath(ctx, pl.path, in.Pid, &out.EntryOut); status == fuse.OK && out.NodeId == 0 {
+	if status = f.Lookup(cancel, &in.InHeader, name, &out.EntryOut); status == fuse.OK && out.NodeId == 0 {
 		return fuse.ENOENT
 	}
-	if n := f.nodes.get(out.NodeId); status == fuse.OK && (n == nil || n.over == nil) {
+	if status != fuse.OK {
+		return status
+	}
+	n := f.nodes.get(out.NodeId)
+	if n == nil || n.over == nil {
 		f.Forget(out.NodeId, 1)
 		return fuse.EROFS // it would be opened for writing
 	}
-	return status
+	if in.Flags&syscall.O_TRUNC != 0 {
+		// The kernel does not do it for a file that it believes to be new.
+		if err := f.truncate(n, 0); err != nil {
+			f.Forget(out.NodeId, 1)
+			return f.overStatus("truncate", n.path, err)
+		}
+		out.Size = 0
+	}
+	return fuse.OK
+}
+
+// created keeps the descriptor of a new file: it is about to be written to, whatever its mode is.
+func (f *FS) created(id uint64, file *os.File) {
+	n := f.nodes.get(id)
+	if n == nil || n.over == nil {
+		file.Close() // best effort: nothing was written
+		return
+	}
+	n.over.mu.Lock()
+	if n.over.file == nil {
+		n.over.file, n.over.writable, file = file, true, nil
+	}
+	n.over.mu.Unlock()
+	if file != nil {
+		file.Close() // best effort, as above
+	}
+	f.overlay.keep(n.over)
 }
 
 // Symlink implements fuse.RawFileSystem.
 func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	pl, status := f.place(in.NodeId, name)
-	if status != fuse.OK {
-		return status
-	}
-	return f.make("symlink", pl, &in.Caller, out, func(p string) error { return f.overlay.root.Symlink(target, p) })
+	return f.make("symlink", in, name, out, func(p string) error { return f.overlay.root.Symlink(target, p) })
 }
 
 // Readlink implements fuse.RawFileSystem.
@@ -201,29 +234,37 @@ func (f *FS) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 	if n == nil || n.over == nil {
 		return nil, fuse.EINVAL
 	}
-	p := f.nodes.path(n.id)
+	f.overlay.names.RLock()
+	defer f.overlay.names.RUnlock()
+	p, ok := f.nodes.where(n.id)
+	if !ok {
+		return nil, fuse.Status(errStale)
+	}
 	target, err := f.overlay.root.Readlink(p)
 	return []byte(target), f.overStatus("readlink", p, err)
 }
 
 // Link implements fuse.RawFileSystem. Lazy files have no links: EPERM, as on a file system without.
 func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	pl, status := f.place(in.NodeId, name)
+	pl, status := f.change(in.NodeId, name)
 	if status != fuse.OK {
 		return status
 	}
+	defer f.overlay.names.Unlock()
 	old := f.nodes.get(in.Oldnodeid)
 	if old == nil || old.over == nil {
 		return fuse.EPERM
 	}
-	f.overlay.names.Lock()
-	defer f.overlay.names.Unlock()
 	if f.overlay.has(pl.path) || f.lazily(pl.path, pl.Path) {
 		return fuse.Status(syscall.EEXIST)
 	}
+	from, ok := f.nodes.where(old.id)
+	if !ok {
+		return fuse.ENOENT
+	}
 	err := f.overlay.parents(pl.path)
 	if err == nil {
-		err = f.overlay.root.Link(f.nodes.path(old.id), pl.path)
+		err = f.overlay.root.Link(from, pl.path)
 	}
 	if err != nil {
 		return f.overStatus("link", pl.path, err)
@@ -242,11 +283,10 @@ func (f *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
 		return f.removeInModule(cancel, slot, i, name, false)
 	}
-	pl, status := f.place(in.NodeId, name)
+	pl, status := f.change(in.NodeId, name)
 	if status != fuse.OK {
 		return status
 	}
-	f.overlay.names.Lock()
 	defer f.overlay.names.Unlock()
 	st, err := f.overlay.lstat(pl.path)
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -256,13 +296,13 @@ func (f *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse
 		return fuse.Status(syscall.EISDIR)
 	}
 	if err == nil {
-		f.pin(pl.path)
+		f.pin(pl.path, st)
 		err = f.overlay.root.Remove(pl.path)
 	}
 	if err != nil {
 		return f.overStatus("unlink", pl.path, err)
 	}
-	f.unlinked(f.nodes.unname(pl.path, st.Nlink <= 1), st)
+	f.unlinked(pl.path, st)
 	f.removed(pl.path, pl.Path)
 	return fuse.OK
 }
@@ -272,11 +312,10 @@ func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
 		return f.removeInModule(cancel, slot, i, name, true)
 	}
-	pl, status := f.place(in.NodeId, name)
+	pl, status := f.change(in.NodeId, name)
 	if status != fuse.OK {
 		return status
 	}
-	f.overlay.names.Lock()
 	defer f.overlay.names.Unlock()
 	st, err := f.overlay.lstat(pl.path)
 	switch {
@@ -290,38 +329,34 @@ func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.
 	if pl.Kind.merged() && len(f.listPath(&node{path: pl.path, Path: pl.Path})) > 0 {
 		return fuse.Status(syscall.ENOTEMPTY)
 	}
+	f.pin(pl.path, st)
 	if err := f.overlay.root.Remove(pl.path); err != nil {
 		return f.overStatus("rmdir", pl.path, err)
 	}
-	if n := f.nodes.unname(pl.path, true); n != nil && n.over != nil {
-		n.over.mu.Lock()
-		n.over.unlinked = true
-		n.over.mu.Unlock()
-	}
+	f.unlinked(pl.path, st)
 	f.removed(pl.path, pl.Path)
 	return fuse.OK
 }
 
 // Write implements fuse.RawFileSystem.
-func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n, status := f.overNode(in.NodeId)
+	if status != fuse.OK && n != nil && n.Kind.replaceable() {
+		n, status = f.copyUp(cancel, n, true, &in.Caller)
+	}
 	if status != fuse.OK {
+		// What was written through a mapping is in the page cache, where others would read it. The pages are locked until
+		// the kernel has this answer.
+		id := in.NodeId // in is the request's
+		f.background(func() { f.server.InodeNotify(id, 0, 0) })
 		return 0, status
 	}
 	written := 0
 	err := f.withFile(n, true, func(file *os.File) error {
-		st, err := fstat(file)
-		if err != nil {
+		return f.overlay.resize(file, int64(in.Offset)+int64(len(data)), func() (err error) {
+			written, err = file.WriteAt(data, int64(in.Offset))
 			return err
-		}
-		grow := int64(in.Offset) + int64(len(data)) - st.Size
-		if grow > 0 {
-			if err := f.overlay.reserve(grow); err != nil {
-				return err
-			}
-		}
-		written, err = file.WriteAt(data, int64(in.Offset))
-		return err
+		})
 	})
 	return uint32(written), f.overStatus("write", n.path, err)
 }
@@ -336,7 +371,7 @@ func (f *FS) overNode(id uint64) (*node, fuse.Status) {
 	case n == nil:
 		return nil, fuse.Status(errStale)
 	case n.over == nil:
-		return nil, fuse.EROFS
+		return n, fuse.EROFS
 	}
 	return n, fuse.OK
 }

@@ -3,9 +3,12 @@ package fs
 import (
 	"errors"
 	iofs "io/fs"
+	"path"
+	"slices"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // Flags of renameat2(2).
@@ -20,19 +23,18 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	if _, _, ok := moduleEntry(in.NodeId); ok && f.overlay != nil {
 		return fuse.Status(syscall.EXDEV)
 	}
-	from, status := f.place(in.NodeId, oldName)
+	if in.Flags&^renameNoReplace != 0 {
+		return fuse.EINVAL
+	}
+	from, status := f.change(in.NodeId, oldName)
 	if status != fuse.OK {
 		return status
 	}
+	defer f.overlay.names.Unlock()
 	to, status := f.place(in.Newdir, newName)
 	if status != fuse.OK {
 		return status
 	}
-	if in.Flags&^renameNoReplace != 0 {
-		return fuse.EINVAL
-	}
-	f.overlay.names.Lock()
-	defer f.overlay.names.Unlock()
 	st, err := f.overlay.lstat(from.path)
 	if errors.Is(err, iofs.ErrNotExist) {
 		if f.lazily(from.path, from.Path) {
@@ -64,29 +66,42 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 		return fuse.Status(syscall.ENOTEMPTY)
 	}
 	if there {
-		f.pin(to.path)
+		f.pin(to.path, old)
 	}
 	if err = f.overlay.parents(to.path); err == nil {
-		err = f.overlay.root.Rename(from.path, to.path)
+		err = f.overlay.rename(from.path, to.path, there && dir)
 	}
 	if err != nil {
 		return f.overStatus("rename", from.path, err)
 	}
 	if there {
-		f.unlinked(f.nodes.unname(to.path, old.Nlink <= 1), old)
+		f.unlinked(to.path, old)
 	}
-	f.nodes.rename(from.path, to.path)
+	f.nodes.rename(from.path, to.path, dir)
 	f.removed(from.path, from.Path)
 	f.made(to.path, to.Path)
 	return fuse.OK
 }
 
+// rename renames on disk; over says that to is a directory, which os.Root.Rename does not replace even where it is empty.
+func (o *overlay) rename(from, to string, over bool) error {
+	if !over {
+		return o.root.Rename(from, to)
+	}
+	fromDir, err := o.root.Open(path.Dir(from))
+	if err != nil {
+		return err
+	}
+	defer fromDir.Close()
+	toDir, err := o.root.Open(path.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer toDir.Close()
+	return unix.Renameat(int(fromDir.Fd()), path.Base(from), int(toDir.Fd()), path.Base(to))
+}
+
 // lazyBelow reports whether a directory shows anything that is not the overlay's.
 func (f *FS) lazyBelow(p string, pp Path) bool {
-	for _, e := range f.listPath(&node{path: p, Path: pp}) {
-		if !f.overlay.has(p + "/" + e.name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.listPath(&node{path: p, Path: pp}), func(e listEntry) bool { return e.load == nil })
 }

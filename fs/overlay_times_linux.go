@@ -7,20 +7,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setTimes changes the times of an open file; a zero time is left as it is. os.Root.Chtimes would follow a symbolic link.
+// setTimes changes the times of an open file; a zero time is left as it is. The file may have no name any more.
 func setTimes(file *os.File, atime, mtime time.Time) error {
+	return utimes(file, "", unix.AT_EMPTY_PATH, atime, mtime)
+}
+
+// setLinkTimes changes the times of the symbolic link name in dir.
+func setLinkTimes(dir *os.File, name string, atime, mtime time.Time) error {
+	return utimes(dir, name, unix.AT_SYMLINK_NOFOLLOW, atime, mtime)
+}
+
+func utimes(at *os.File, name string, flags int, atime, mtime time.Time) error {
+	raw, err := at.SyscallConn()
+	if err != nil {
+		return err
+	}
 	ts := []unix.Timespec{timespec(atime), timespec(mtime)}
-	var err error
-	raw, rawErr := file.SyscallConn()
-	if rawErr != nil {
-		return rawErr
+	var sysErr error
+	if raw.Control(func(fd uintptr) { sysErr = unix.UtimesNanoAt(int(fd), name, ts, flags) }) != nil {
+		return os.ErrClosed // the only error that there is, under another name
 	}
-	if rawErr = raw.Control(func(fd uintptr) {
-		err = unix.UtimesNanoAt(int(fd), "", ts, unix.AT_EMPTY_PATH)
-	}); rawErr != nil {
-		return rawErr
-	}
-	return err
+	return sysErr
 }
 
 func timespec(t time.Time) unix.Timespec {

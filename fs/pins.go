@@ -2,7 +2,6 @@ package fs
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
 	"fmt"
 	"hash/crc32"
@@ -123,9 +122,6 @@ func (p *pins) close() {
 	p.file.Sync() // best effort: what a power failure takes is fetched and verified again
 	p.file.Close()
 }
-
-// ziphash is what V.ziphash holds: the hash without a newline, as the go command writes it.
-func ziphash(h1 string) []byte { return bytes.TrimSpace([]byte(h1)) }
 
 // ziphashSize is the length of every h1 hash in base64, with its prefix.
 const ziphashSize = 47

@@ -106,7 +106,7 @@ func (f *FS) inflateToSpool(ctx context.Context, md *mod, ix *indexed, i int) (*
 	if err != nil {
 		return nil, err
 	}
-	return f.zips.add(key, file), nil
+	return f.keepOpen(key, file), nil
 }
 
 // flateReaders are reused: each has 40 KiB of state.

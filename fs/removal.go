@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/mod/module"
 )
 
 // What a client removes of the lazy tree is evicted from the store, and stays removed until it is put there again: a file
@@ -28,12 +29,6 @@ func (r *removals) add(p string) {
 	if r.paths == nil {
 		r.paths = make(map[string]bool)
 	}
-	// What is removed whole needs no records of its parts.
-	for q := range r.paths {
-		if strings.HasPrefix(q, p+"/") {
-			delete(r.paths, q)
-		}
-	}
 	r.paths[strings.Clone(p)] = true
 }
 
@@ -49,45 +44,66 @@ func (r *removals) has(p string) bool {
 	return r.paths[p]
 }
 
-// removed is called after the overlay lost p: the lazy file of that name must not come up from below.
+// removed is called after the overlay lost p, or a client removed it from the lazy tree, which must not show it again.
 func (f *FS) removed(p string, pp Path) {
 	switch pp.Kind {
 	case KindNone, KindOwn, KindFile, KindControl, KindPkg:
 		return
 	case KindModule:
-		f.evictModule(pp)
+		f.evictModule(pp.Mod)
 	case KindInfo, KindMod, KindZip, KindList, KindLatest:
-		f.store.Remove(storeKey(p)) // best effort: it is hidden anyway
+		f.zips.drop(storeKey(p))
+		f.evict(storeKey(p))
+	case KindVersions: // on a mount where clients resolve, nobody sees these two, nor removes them
+		f.evict(listKey(pp.Mod.Path))
+		f.evict(latestKey(pp.Mod.Path))
 	}
 	f.removals.add(p)
-	f.touch()
+	f.touch(p, inMod(zipKey(pp.Mod)))
+}
+
+// evict drops a file of the store.
+func (f *FS) evict(key string) {
+	if err := f.store.Remove(key); err != nil {
+		f.log.Warn("not removed", "key", key, "err", err) // it is hidden anyway
+	}
 }
 
 // made is called after p came to be in the overlay. Directories above it are there again too.
 func (f *FS) made(p string, pp Path) {
-	for q := p; q != "."; q = path.Dir(q) {
-		f.removals.remove(q)
-	}
+	f.back(p)
 	if pp.Kind == KindMod {
-		f.removals.remove(inMod(moduleDir(pp.Mod)))
+		f.offer(pp.Mod) // the go command stores it when it gets a module anew
 		f.promise(pp.Mod)
 	}
-	f.touch()
+}
+
+// back ends the removal of p and of the directories above it.
+func (f *FS) back(p string) {
+	for ; p != "."; p = path.Dir(p) {
+		f.removals.remove(p)
+	}
 }
 
 // evictModule drops what the store has of a module's content.
-func (f *FS) evictModule(pp Path) {
-	md := f.modules.intern(pp.Mod)
+func (f *FS) evictModule(m module.Version) {
+	md := f.modules.intern(m)
 	f.zips.drop(md.zipKey)
 	f.trees.remove(md.slot)
-	for _, key := range [...]string{md.zipKey, indexKey(pp.Mod)} {
-		if err := f.store.Remove(key); err != nil {
-			f.log.Warn("not removed", "key", key, "err", err)
+	f.evict(md.zipKey)
+	f.evict(indexKey(m))
+	spool := path.Dir(spoolKey(m, 0))
+	for _, name := range f.readStore(spool) {
+		f.zips.drop(spool + "/" + name)
+		f.evict(spool + "/" + name)
+	}
+	// Looking at a module may have brought these back after a client removed them.
+	for _, key := range [...]string{infoKey(m), modKey(m)} {
+		if f.removals.has(inMod(key)) {
+			f.evict(key)
 		}
 	}
-	md.mu.Lock()
-	md.removed = nil
-	md.mu.Unlock()
+	f.modules.retire(m)
 }
 
 // removeLazyFile removes a file that only the lazy tree has.
@@ -99,6 +115,7 @@ func (f *FS) removeLazyFile(pl place) fuse.Status {
 		return fuse.Status(syscall.EISDIR)
 	}
 	f.removed(pl.path, pl.Path)
+	f.nodes.unname(pl.path, 0, true)
 	return fuse.OK
 }
 
@@ -111,17 +128,31 @@ func (f *FS) removeLazyDir(pl place) fuse.Status {
 		return fuse.ENOTDIR
 	}
 	if pl.Kind == KindModule {
-		// Nothing is fetched to find out whether it is empty: what was never listed is not.
+		// Nothing is fetched to find out whether it is empty: of what was never listed, nothing was removed.
 		md := f.modules.intern(pl.Mod)
-		ix, ok := f.trees.get(md.slot)
-		if !ok || md.left(ix, 0) {
+		if _, err := f.store.Stat(indexKey(pl.Mod)); err != nil || !md.touched() {
+			return fuse.Status(syscall.ENOTEMPTY)
+		}
+		ix, err := f.load(f.ctx, md)
+		if err != nil {
+			return f.fail("rmdir", pl.Mod, err)
+		}
+		if md.left(ix, 0) {
 			return fuse.Status(syscall.ENOTEMPTY)
 		}
 	} else if len(f.listPath(&node{path: pl.path, Path: pl.Path})) > 0 {
 		return fuse.Status(syscall.ENOTEMPTY)
 	}
 	f.removed(pl.path, pl.Path)
+	f.nodes.unname(pl.path, 0, true)
 	return fuse.OK
+}
+
+// touched reports whether a client removed anything of the module.
+func (md *mod) touched() bool {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	return len(md.removed) > 0
 }
 
 // isRemoved reports whether a client removed entry i.

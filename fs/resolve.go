@@ -22,16 +22,24 @@ import (
 //
 //   - shows the .info and .mod files that the store has, and fetches none;
 //   - has no list, @latest or checksum database;
-//   - offers M@V, with V.zip and V.ziphash, once V.mod is there and the daemon's own upstream has the same one: a .mod that
+//   - offers M@V, with V.ziphash, once V.mod is there and the daemon's own upstream has the same one: a .mod that
 //     the go command got elsewhere says nothing about what the daemon could fetch;
 //   - offers M@V before that to a go command that is about to build with a go.sum that has it and whose settings are the
 //     daemon's: with a complete go.mod it needs no V.mod, and would download the zip instead of asking for one;
+//   - offers V.zip once M@V has been opened; before that, to a go command that has V.lock open. It is about to download the
+//     archive, and looks once more for what another may have downloaded meanwhile. An archive without V.ziphash it hashes
+//     and checks itself, so that one does not see V.ziphash. If its settings are the daemon's it gets the archive even
+//     where nothing else is known of M@V, or a client removed that; it then finds M@V, too, and need not unpack it;
 //   - offers toolchains whenever upstream has them: the go command gets those without a V.mod.
 //
 // In both cases nothing is offered that a client is unpacking by itself (V.partial is there) or has removed.
 
-// errNotOffered is the answer for what the daemon may have but does not show.
-var errNotOffered = fmt.Errorf("not offered on this mount: %w", fetch.ErrNotFound)
+// errNotOffered is the answer for what the daemon may have but does not show, and errNotAsked the one that a go command can
+// change by asking.
+var (
+	errNotOffered = fmt.Errorf("not offered on this mount: %w", fetch.ErrNotFound)
+	errNotAsked   = fmt.Errorf("no go command has asked for it: %w", errNotOffered)
+)
 
 // offered returns nil if the lazy tree shows m's directory, archive and hash.
 func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error {
@@ -45,34 +53,118 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 		return f.exists(ctx, m)
 	}
 	if f.removals.has(inMod(moduleDir(m))) {
-		return fmt.Errorf("%s: removed by a client: %w", m, errNotOffered)
+		return fmt.Errorf("%s: removed by a client: %w", m, errNotAsked)
 	}
 	if m.Path == toolchainPath {
 		return f.exists(ctx, m)
 	}
 	stored, err := f.clientMod(m)
 	if errors.Is(err, iofs.ErrNotExist) {
-		if _, err := f.store.Stat(modKey(m)); err != nil || f.removals.has(inMod(modKey(m))) {
-			if !f.wanted(m, caller) {
-				return fmt.Errorf("%s: no go command has asked for it: %w", m, errNotOffered)
-			}
+		if f.offeredBefore(m) {
+			return nil
+		}
+		if !f.wanted(caller, m.Path+" "+m.Version+" h1:") {
+			return fmt.Errorf("%s: %w", m, errNotAsked)
 		}
 	} else if err != nil {
 		return err
 	}
 	upstream, err := f.mod(ctx, m)
+	switch {
+	case err != nil:
+		return err
+	case stored != nil && !bytes.Equal(stored, upstream):
+		return fmt.Errorf("%s: the go.mod that a client stored is not that of the proxy: %w", m, errNotOffered)
+	case f.overlay.has(partialPath(m)): // it came while we asked
+		return fmt.Errorf("%s: being unpacked by a client: %w", m, errNotOffered)
+	}
+	return nil
+}
+
+// offeredBefore reports whether the store has what it got when m was offered, and no client removed that.
+func (f *FS) offeredBefore(m module.Version) bool {
+	if _, err := f.store.Stat(indexKey(m)); err == nil {
+		return true
+	}
+	_, err := f.store.Stat(modKey(m))
+	return err == nil && !f.removals.has(inMod(modKey(m)))
+}
+
+// opened reports whether somebody opened a module that is offered: what was stored of it then tells.
+func (f *FS) opened(m module.Version) bool {
+	for _, key := range [...]string{zipKey(m), indexKey(m)} {
+		if _, err := f.store.Stat(key); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// offeredZip is offered for V.zip.
+func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) error {
+	err := f.offered(ctx, m, caller)
+	if f.overlay == nil || !f.opts.ResolveClient || err == nil && f.opened(m) {
+		return err
+	}
+	if err != nil && !errors.Is(err, errNotAsked) {
+		return err
+	}
+	if !hasOpen(caller, "/"+storeKey(ownPath(m, "lock"))) || err != nil && !f.sameClient(caller) {
+		return fmt.Errorf("%s: zip: %w", m, errNotAsked)
+	}
+	// It is going to read it all. What is wrong with it, it had better find out for itself.
+	z, err := f.openZip(ctx, f.modules.intern(m))
 	if err != nil {
 		return err
 	}
-	if stored != nil && !bytes.Equal(stored, upstream) {
-		return fmt.Errorf("%s: the go.mod that a client stored is not that of the proxy: %w", m, errNotOffered)
+	f.zips.put(z)
+	f.offer(m)
+	return nil
+}
+
+// hashesFor reports whether the V.ziphash at p is one that a go command is just writing, for an archive that the lazy tree
+// has as well. Others see that one's V.ziphash until it is complete: a go command that downloads by itself makes M@V after
+// its hash, so they take it for complete where M@V is there.
+func (f *FS) hashesFor(p string, pp Path, caller uint32) bool {
+	if f.overlay == nil || !f.opts.ResolveClient || !f.overlay.has(p) || !f.opened(pp.Mod) || !f.shows(p, pp) {
+		return false
+	}
+	file, err := f.overlay.root.Open(p)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	data, err := readAtMost(file, ziphashSize)
+	return (err != nil || !validH1(string(data))) && !hasOpen(caller, "/"+storeKey(ownPath(pp.Mod, "lock")))
+}
+
+// offer ends the removal of a module by clients.
+func (f *FS) offer(m module.Version) {
+	dir := inMod(moduleDir(m))
+	f.back(dir)
+	f.removals.remove(inMod(zipKey(m)))
+	f.removals.remove(inMod(zipHashKey(m)))
+	f.touch(dir)
+}
+
+// offeredHash is offered for V.ziphash.
+func (f *FS) offeredHash(ctx context.Context, m module.Version, caller uint32) error {
+	err := f.offered(ctx, m, caller)
+	if err != nil || f.overlay == nil || !f.opts.ResolveClient {
+		return err
+	}
+	if hasOpen(caller, "/"+storeKey(ownPath(m, "lock"))) {
+		return fmt.Errorf("%s: ziphash: a client is downloading the archive: %w", m, errNotOffered)
 	}
 	return nil
 }
 
 // partialPath is the marker of a module that the go command is unpacking.
-func partialPath(m module.Version) string {
-	return inMod(strings.TrimSuffix(modKey(m), "mod") + "partial")
+func partialPath(m module.Version) string { return ownPath(m, "partial") }
+
+// ownPath is where the go command has a file of its own beside V.mod.
+func ownPath(m module.Version, ext string) string {
+	return inMod(strings.TrimSuffix(modKey(m), "mod") + ext)
 }
 
 // clientMod returns the V.mod that a client stored.
@@ -99,29 +191,96 @@ func (f *FS) promise(m module.Version) {
 }
 
 // lazily reports whether the lazy tree shows something at p, as far as that is known. It asks nobody.
-func (f *FS) lazily(p string, pp Path) bool {
+func (f *FS) lazily(p string, pp Path) bool { return f.shows(p, pp) && f.leads(p, pp) }
+
+// shows is lazily for what the store is known to have, or to have something below.
+func (f *FS) shows(p string, pp Path) bool {
 	switch pp.Kind {
 	case KindNone, KindOwn, KindFile:
 		return false
 	case KindPkg, KindControl:
 		return true
 	}
-	if f.removals.has(p) && (f.opts.ResolveClient || !pp.Kind.isDir()) {
+	if f.removals.has(p) {
 		return false
 	}
 	switch pp.Kind {
-	case KindModule, KindZip, KindZipHash:
-		if f.overlay.has(partialPath(pp.Mod)) || f.removals.has(inMod(moduleDir(pp.Mod))) {
-			return false
+	case KindModule, KindZipHash:
+		return f.showsModule(pp.Mod)
+	case KindZip:
+		return f.showsModule(pp.Mod) && (!f.opts.ResolveClient || f.opened(pp.Mod))
+	case KindSumDB:
+		if sumdbIsDir(pp.Rest) {
+			return true
 		}
-		return f.known(pp.Mod)
+		_, err := f.store.Stat("sumdb/" + pp.Rest)
+		return err == nil && !f.opts.ResolveClient
 	case KindInfo, KindMod:
 		_, err := f.store.Stat(storeKey(p))
 		return err == nil
 	case KindList, KindLatest:
+		_, err := f.store.Stat(storeKey(p))
+		return err == nil && !f.opts.ResolveClient
+	}
+	return pp.Kind.isDir()
+}
+
+// leads reports whether the lazy tree shows a directory. Where clients resolve, one above modules is there only if it leads
+// to some: it would be in the way of what a client wants to make there.
+func (f *FS) leads(p string, pp Path) bool {
+	esc, ok := f.escPath(p, pp)
+	if !ok || below(toolchainPath, esc) {
+		return true
+	}
+	for _, dir := range [...]string{"index/" + esc, downloadDir + "/" + esc} {
+		if len(f.readStore(dir)) > 0 {
+			return true
+		}
+	}
+	// The daemon may be about to find out that it has what is in there.
+	return pp.Kind == KindPrefix && f.overlay.has(inMod(downloadDir+"/"+esc))
+}
+
+// wantedBelow reports whether a directory above modules leads to one that the caller is about to build with.
+func (f *FS) wantedBelow(p string, pp Path, caller uint32) bool {
+	esc, ok := f.escPath(p, pp)
+	if ok {
+		esc, ok = unescape(esc)
+	}
+	return ok && f.wanted(caller, esc+" ", esc+"/")
+}
+
+// escPath returns the escaped module path, or the prefix of one, that a directory above modules is for. It returns false
+// for all other directories, and on mounts where all that could be there is.
+func (f *FS) escPath(p string, pp Path) (string, bool) {
+	if f.overlay == nil || !f.opts.ResolveClient {
+		return "", false
+	}
+	switch p = storeKey(p); pp.Kind {
+	case KindPrefix:
+		return p, true
+	case KindEscPath:
+		return strings.TrimPrefix(p, downloadDir+"/"), true
+	case KindVersions:
+		return strings.TrimSuffix(strings.TrimPrefix(p, downloadDir+"/"), "/@v"), true
+	}
+	return "", false
+}
+
+// showsModule is offered, as far as the answer is known.
+func (f *FS) showsModule(m module.Version) bool {
+	if f.overlay.has(partialPath(m)) || f.removals.has(inMod(moduleDir(m))) {
 		return false
 	}
-	return pp.Kind.isDir() && !(pp.Kind == KindSumDB && !sumdbIsDir(pp.Rest))
+	if !f.opts.ResolveClient || m.Path == toolchainPath {
+		return f.known(m)
+	}
+	stored, err := f.clientMod(m)
+	if err != nil {
+		return f.offeredBefore(m)
+	}
+	upstream, err := f.store.ReadFile(modKey(m), modzip.MaxGoMod)
+	return err == nil && bytes.Equal(stored, upstream)
 }
 
 // resolvable reports whether a file of cache/download may be fetched because a client looked it up.

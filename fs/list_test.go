@@ -1,0 +1,216 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/mod/module"
+
+	"modfs/fetch/proxytest"
+)
+
+// walk stats all that is below dir, as find(1) does, and returns how many names there are.
+func walk(tb testing.TB, dir string) (n int) {
+	tb.Helper()
+	err := filepath.WalkDir(dir, func(_ string, d iofs.DirEntry, err error) error {
+		n++
+		if err == nil {
+			_, err = d.Info()
+		}
+		return err
+	})
+	if err != nil {
+		tb.Error(err)
+	}
+	return n
+}
+
+// wantList waits until a directory lists what it should: the kernel may keep a listing for as long as it keeps the mtime of
+// the directory.
+func wantList(tb testing.TB, dir string, want ...string) {
+	tb.Helper()
+	var got []string
+	eventually(tb, fmt.Sprintf("%s to list %q", dir, want), func() bool {
+		got = list(tb, dir)
+		return slices.Equal(got, want)
+	})
+}
+
+// TestListingFetchesNothing walks a mount that nobody has used, and again when somebody has.
+func TestListingFetchesNothing(t *testing.T) {
+	s := proxytest.New(t)
+	dir, _ := mountTest(t, s, nil)
+	if n := walk(t, dir); n != 4 { // the root, cache/download/sumdb
+		t.Errorf("a new mount has %d names", n)
+	}
+	wantAsked(t, s)
+	wantList(t, dir, "cache")
+	wantList(t, in(dir, "example.com"))
+	wantList(t, in(dir, "cache/download"), "sumdb")
+	wantList(t, in(dir, "cache/download/example.com/a/@v"))
+	wantAsked(t, s)
+
+	readFile(t, in(dir, "example.com/a@v1.0.0/a.go"))
+	readFile(t, in(dir, "example.com/!upper/!case@v1.0.0-!r!c.1/Case.go"))
+	wantList(t, dir, "cache", "example.com")
+	wantList(t, in(dir, "example.com"), "!upper", "a@v1.0.0")
+	wantList(t, in(dir, "example.com/!upper"), "!case@v1.0.0-!r!c.1")
+	wantList(t, in(dir, "cache/download"), "example.com", "sumdb")
+	wantList(t, in(dir, "cache/download/example.com/a"), "@v")
+	wantList(t, in(dir, "cache/download/example.com/a/@v"), "v1.0.0.info", "v1.0.0.zip")
+
+	for _, ext := range []string{"mod", "ziphash"} {
+		readFile(t, in(dir, "cache/download/example.com/a/@v/v1.0.0."+ext))
+	}
+	readFile(t, in(dir, "cache/download/example.com/a/@v/list"))
+	readFile(t, in(dir, "cache/download/example.com/a/@latest"))
+	wantList(t, in(dir, "cache/download/example.com/a"), "@latest", "@v")
+	wantList(t, in(dir, "cache/download/example.com/a/@v"), "list", "v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip", "v1.0.0.ziphash")
+	wantList(t, in(dir, "cache/download/sumdb"), "sum.example")
+
+	// What was only looked for is in no listing.
+	if _, err := os.Stat(in(dir, "example.com/b@v9.0.0")); err == nil {
+		t.Error("b@v9.0.0 is there")
+	}
+	os.Stat(in(dir, "other.example/x"))
+	wantList(t, dir, "cache", "example.com")
+
+	s.ResetRequests()
+	walk(t, in(dir, "example.com"))
+	walk(t, in(dir, "cache/download/sumdb"))
+	wantAsked(t, s)
+}
+
+// TestListedAsLookedUp compares what a listing says with what a lookup of each name does.
+func TestListedAsLookedUp(t *testing.T) {
+	s := proxytest.New(t)
+	dir, f := mountTest(t, s, nil)
+	readFile(t, in(dir, "example.com/many@v1.0.0/d01/f00.go"))
+	readFile(t, in(dir, "cache/download/example.com/many/@v/v1.0.0.mod"))
+	shut(t, f)
+	for _, p := range []string{"", "example.com", "example.com/many@v1.0.0", "example.com/many@v1.0.0/d01", "cache/download/example.com/many/@v"} {
+		// Two mounts: the kernel of one has only listed, that of the other only looked up.
+		dir, f := mountTest(t, s, sameStore(f))
+		listed := make(map[string]string)
+		des, err := os.ReadDir(in(dir, p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range des {
+			fi, err := d.Info()
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if fi.Mode().Type() != d.Type() {
+				t.Errorf("%s/%s: type %v, stat says %v", p, d.Name(), d.Type(), fi.Mode())
+			}
+			listed[d.Name()] = fmt.Sprint(fi.Mode(), fi.Size(), fi.IsDir())
+		}
+		shut(t, f)
+		dir, f = mountTest(t, s, sameStore(f))
+		for name, want := range listed {
+			fi, err := os.Lstat(in(dir, p+"/"+name))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if got := fmt.Sprint(fi.Mode(), fi.Size(), fi.IsDir()); got != want {
+				t.Errorf("%s/%s: listed as %s, looked up as %s", p, name, want, got)
+			}
+		}
+		if len(listed) == 0 {
+			t.Errorf("%s lists nothing", p)
+		}
+		shut(t, f)
+	}
+}
+
+// TestControlNotListed checks that tools which walk the mount don't find the daemon's own files.
+func TestControlNotListed(t *testing.T) {
+	dir, _ := mountTest(t, proxytest.New(t), nil)
+	readFile(t, in(dir, ".modfs/status.json"))
+	if got := list(t, dir); !slices.Equal(got, []string{"cache"}) {
+		t.Errorf("the root lists %q", got)
+	}
+	if got := list(t, in(dir, ".modfs")); len(got) != 0 {
+		t.Errorf(".modfs lists %q", got)
+	}
+}
+
+// TestListWhileChanging reads a large directory in many pieces while names come and go: what stays is listed once.
+func TestListWhileChanging(t *testing.T) {
+	const stable = 2100
+	s := proxytest.New(t)
+	dir, f := mountTest(t, s, nil)
+	// The content of an index does not matter to a listing of the directory that it is in.
+	name := func(i int) string { return fmt.Sprintf("module%04d@v1.0.0", i) }
+	for i := range stable {
+		if err := f.store.Put("index/example.com/large/"+name(i), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(stop)
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// Each name is there for a while, and a few are at any time.
+			m := module.Version{Path: fmt.Sprintf("example.com/large/volatile%d", i%50), Version: "v1.0.0"}
+			if err := errors.Join(f.store.Put(indexKey(m), []byte("x")), f.store.Remove(indexKey(module.Version{
+				Path: fmt.Sprintf("example.com/large/volatile%d", (i+25)%50), Version: "v1.0.0",
+			}))); err != nil {
+				t.Error(err)
+				return
+			}
+			f.touch()
+		}
+	})
+	d, err := os.Open(in(dir, "example.com/large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	before := f.stats.listings.Load()
+	seen := make(map[string]int)
+	for {
+		names, err := d.Readdirnames(100)
+		for _, n := range names {
+			seen[n]++
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range stable {
+		if n := seen[name(i)]; n != 1 {
+			t.Errorf("%s is listed %d times", name(i), n)
+		}
+	}
+	for n := range seen {
+		if !strings.HasPrefix(n, "module") && !strings.HasPrefix(n, "volatile") {
+			t.Errorf("%q is listed", n)
+		}
+	}
+	if n := f.stats.listings.Load() - before; n < 5 {
+		t.Errorf("it took %d requests: too few to change anything in between", n)
+	}
+	wantAsked(t, s)
+}
