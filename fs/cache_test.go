@@ -190,7 +190,7 @@ func TestSmallStore(t *testing.T) {
 	}
 	s := proxytest.New(t, mods...)
 	dir, f := mountTest(t, s, func(o *Options) { noMemory(o); o.Store.MaxSize = limit })
-	together(8, func(i int) {
+	together(2, func(i int) {
 		for j := range mods {
 			m := mods[(i+j)%len(mods)]
 			for name, want := range m.Files {

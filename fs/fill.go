@@ -73,7 +73,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
 		defer close(info)
 		f.info(ctx, md.Version)
 	})
-	kept := keeper{room: f.opts.MemoryLimit / 2}
+	kept := keeper{room: f.opts.MemoryLimit / 8} // several are fetched at once
 	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, kept.add)
 	if err != nil {
 		return err
