@@ -33,6 +33,13 @@ It removes the mount of a dead daemon, too.`,
 	return cmd
 }
 
+// A mount is in use for a moment after its last user has left, as far as that can tell: a process that was forked meanwhile
+// has copies of all open files until it runs its program.
+const (
+	busyPatience = 3 * time.Second
+	busyPause    = 50 * time.Millisecond
+)
+
 func unmount(mountpoint string, lazy bool) error {
 	found, err := modfs.Find(mountpoint)
 	if err != nil {
@@ -43,6 +50,10 @@ func unmount(mountpoint string, lazy bool) error {
 	}
 	lazy = lazy || found.Stale
 	err = modfs.Unmount(mountpoint, lazy)
+	for deadline := time.Now().Add(busyPatience); errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline); {
+		time.Sleep(busyPause)
+		err = modfs.Unmount(mountpoint, lazy)
+	}
 	if errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("%s is in use: end what uses it ('fuser -vm %[1]s' lists that), or add --lazy", mountpoint)
 	}
