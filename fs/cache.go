@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	iofs "io/fs"
 	"strings"
@@ -245,16 +246,24 @@ const treeMemory = 64 << 20
 // maxIndex bounds an index file, in bytes.
 const maxIndex = 256 << 20
 
-// encode returns the index file of a module: eight bytes of Unix time, then the tree.
+// indexHeader is the length of what precedes the tree in an index file.
+const indexHeader = 8 + checksumSize
+
+// encode returns the index file of a module: eight bytes of Unix time and their CRC-32C, then the tree, which has its own.
 func (ix *indexed) encode() []byte {
-	return append(binary.BigEndian.AppendUint64(nil, uint64(ix.time.Unix())), ix.tree.encode()...)
+	b := binary.BigEndian.AppendUint64(nil, uint64(ix.time.Unix()))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return append(b, ix.tree.encode()...)
 }
 
 func decodeIndex(data []byte) (*indexed, error) {
-	if len(data) < 8 {
+	if len(data) < indexHeader {
 		return nil, errors.New("index file is too short")
 	}
-	t, err := decodeTree(data[8:])
+	if crc32.Checksum(data[:8], castagnoli) != binary.BigEndian.Uint32(data[8:]) {
+		return nil, errors.New("index file: wrong checksum of the time")
+	}
+	t, err := decodeTree(data[indexHeader:])
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,34 @@ func (f *FS) sameClient(pid uint32) bool {
 	return err == nil && f.sameSettings(parseEnviron(env))
 }
 
+// wantsWritable reports whether the process with an ID is a go command that leaves what it unpacks writable: with
+// -modcacherw, as an argument or in GOFLAGS.
+func wantsWritable(pid uint32) bool {
+	args := goArgs(pid)
+	if args == nil {
+		return false
+	}
+	env, err := readFileAtMost(filepath.Join("/proc", strconv.FormatUint(uint64(pid), 10), "environ"), maxEnviron)
+	if err == nil {
+		vars := parseEnviron(env)
+		flags, ok := vars["GOFLAGS"]
+		if !ok {
+			flags = goEnvFile(vars)["GOFLAGS"]
+		}
+		args = append(strings.Fields(flags), args...) // an argument after it counts more
+	}
+	rw := false
+	for _, arg := range args {
+		switch strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-") {
+		case "modcacherw", "modcacherw=true", "modcacherw=1":
+			rw = strings.HasPrefix(arg, "-") || rw
+		case "modcacherw=false", "modcacherw=0":
+			rw = false
+		}
+	}
+	return rw
+}
+
 // hasOpen reports whether the process with an ID has a file open whose path, as that process sees it, ends with suffix.
 func hasOpen(pid uint32, suffix string) bool {
 	if pid == 0 {

@@ -5,6 +5,9 @@ package fs
 // hasOpen is for systems where one process cannot see another's files.
 func hasOpen(uint32, string) bool { return false }
 
+// wantsWritable is for systems where one process cannot see another's settings.
+func wantsWritable(uint32) bool { return false }
+
 // sameClient is for systems where one process cannot see another's settings.
 func (f *FS) sameClient(uint32) bool { return false }
 

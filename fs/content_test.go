@@ -47,14 +47,14 @@ func TestModules(t *testing.T) {
 
 // TestReadAnywhere reads parts of a file of each kind: in memory, in the spool, and a zip.
 func TestReadAnywhere(t *testing.T) {
-	s := proxytest.New(t)
+	m := big()
+	s := proxytest.New(t, m)
 	dir, _ := mountTest(t, s, nil)
-	m := module1(t, "example.com/large@v1.0.0")
 	for p, want := range map[string]string{
-		"example.com/large@v1.0.0/medium.txt":             m.Files["medium.txt"],
-		"example.com/large@v1.0.0/large.txt":              m.Files["large.txt"],
-		"cache/download/example.com/large/@v/v1.0.0.zip":  string(s.ZipBytes(m.Path, m.Version)),
-		"cache/download/example.com/large/@v/v1.0.0.info": m.Info,
+		"example.com/big@v1.0.0/medium.txt":            m.Files["medium.txt"],
+		"example.com/big@v1.0.0/large.txt":             m.Files["large.txt"],
+		"cache/download/example.com/big/@v/v1.0.0.zip": string(s.ZipBytes(m.Path, m.Version)),
+		"cache/download/example.com/big/@v/v1.0.0.mod": m.Files["go.mod"],
 	} {
 		file, err := os.Open(in(dir, p))
 		if err != nil {

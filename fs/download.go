@@ -35,7 +35,10 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 	case KindZipHash:
 		// Every h1 hash has the same length, so its size can be told without knowing it. A go command that lists modules
 		// stats the .ziphash of each.
-		err = f.offeredHash(ctx, pp.Mod, caller)
+		err = f.offered(ctx, pp.Mod, caller)
+		if err == nil && !f.modules.intern(pp.Mod).showHash() {
+			err = fmt.Errorf("%s: ziphash: a client is making it: %w", pp.Mod, errNotOffered)
+		}
 		n.size = ziphashSize
 		timeout = f.offerTimeout(timeout)
 	case KindZip:

@@ -135,7 +135,7 @@ func TestErrors(t *testing.T) {
 	const file, mod = "example.com/a@v1.0.0/a.go", "cache/download/example.com/a/@v/v1.0.0.mod"
 	for _, tt := range []struct {
 		name, path string
-		fault      string // of zips and .mod files, or all if there is no .info
+		fault      string // of zips and .mod files, or of all
 		all        bool
 		set        func(*Options)
 		want       syscall.Errno
@@ -159,13 +159,13 @@ func TestErrors(t *testing.T) {
 			set: func(o *Options) { o.Fetch.IdleTimeout = 100 * time.Millisecond },
 		},
 		{
-			name: "too large", path: "example.com/large@v1.0.0/large.go", want: syscall.EFBIG, event: true,
-			set: func(o *Options) { o.Store.MaxSize = 1 << 20 },
+			name: "too large", path: "example.com/noise@v1.0.0/go.mod", want: syscall.EFBIG, event: true,
+			set: func(o *Options) { o.Store.MaxSize = 256 << 10 },
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := proxytest.New(t)
+			s := proxytest.New(t, append(proxytest.Modules(), noise("example.com/noise", 1, 512<<10))...)
 			dir, f := mountTest(t, s, tt.set)
 			s.SetFault(func(path string) string {
 				if tt.all || strings.HasSuffix(path, ".zip") || strings.HasSuffix(path, ".mod") {

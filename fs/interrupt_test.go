@@ -54,7 +54,7 @@ func TestInterrupt(t *testing.T) {
 				}
 				return ""
 			})
-			cmd := reexec(t, in(dir, "example.com/large@v1.0.0/large.go"))
+			cmd := reexec(t, in(dir, "example.com/a@v1.0.0/a.go"))
 			cmd.Env = append(cmd.Env, childEnv+"=open")
 			var out strings.Builder
 			cmd.Stdout = &out
@@ -83,11 +83,11 @@ func TestInterrupt(t *testing.T) {
 				t.Fatalf("%d requests are stalled", n)
 			}
 			s.Release()
-			want := module1(t, "example.com/large@v1.0.0").Files["large.go"]
-			if got := readFile(t, in(dir, "example.com/large@v1.0.0/large.go")); got != want {
+			want := module1(t, "example.com/a@v1.0.0").Files["a.go"]
+			if got := readFile(t, in(dir, "example.com/a@v1.0.0/a.go")); got != want {
 				t.Errorf("%q, want %q", got, want)
 			}
-			if n := s.Count("GET /example.com/large/@v/v1.0.0.zip"); n != 1 {
+			if n := s.Count(getZip); n != 1 {
 				t.Errorf("the zip was fetched %d times", n)
 			}
 			if n := f.errors.count(); n != 0 {

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/mod/module"
-
 	"modfs/fetch/proxytest"
 )
 
@@ -158,24 +156,16 @@ func TestListWhileChanging(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stop := make(chan struct{})
+	change := make(chan int)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer close(stop)
+	defer close(change)
 	wg.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		volatile := func(i int) string { return fmt.Sprintf("index/example.com/large/volatile%d@v1.0.0", i) }
+		for i := range change {
 			// Each name is there for a while, and a few are at any time.
-			m := module.Version{Path: fmt.Sprintf("example.com/large/volatile%d", i%50), Version: "v1.0.0"}
-			if err := errors.Join(f.store.Put(indexKey(m), []byte("x")), f.store.Remove(indexKey(module.Version{
-				Path: fmt.Sprintf("example.com/large/volatile%d", (i+25)%50), Version: "v1.0.0",
-			}))); err != nil {
+			if err := errors.Join(f.store.Put(volatile(i), []byte("x")), f.store.Remove(volatile((i+45)%50))); err != nil {
 				t.Error(err)
-				return
 			}
 			f.touch()
 		}
@@ -187,8 +177,9 @@ func TestListWhileChanging(t *testing.T) {
 	defer d.Close()
 	before := f.stats.listings.Load()
 	seen := make(map[string]int)
-	for {
-		names, err := d.Readdirnames(100)
+	for i := 0; ; i++ {
+		change <- i % 50
+		names, err := d.Readdirnames(50)
 		for _, n := range names {
 			seen[n]++
 		}

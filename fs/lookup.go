@@ -88,7 +88,11 @@ func (f *FS) tree(cancel <-chan struct{}, md *mod) (*indexed, fuse.Status) {
 	}
 	ctx, done := f.request(cancel)
 	defer done()
-	ix, err := f.load(ctx, md)
+	var ix *indexed
+	err := f.repairing(ctx, md, func() (err error) {
+		ix, err = f.load(ctx, md)
+		return err
+	})
 	if err != nil {
 		return nil, f.fail("open", md.Version, err)
 	}
@@ -102,10 +106,8 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 	if pp.Kind == KindControl {
 		return f.lookupControl(p, pp, out)
 	}
-	if pp.Kind != KindZipHash || !f.hashesFor(p, pp, caller) {
-		if status, ok := f.lookupOverlay(p, pp, out); ok {
-			return status
-		}
+	if status, ok := f.lookupOverlay(p, pp, out); ok {
+		return status
 	}
 	switch pp.Kind {
 	case KindNone, KindOwn, KindFile:
@@ -120,11 +122,16 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 			// Once it was told that the directory is there, the go command takes what is wrong with the module for a failure.
 			// So it is told only if nothing is; if something is, it gets the module by itself, or says why not.
 			if _, err := f.load(ctx, md); err != nil {
+				md.refuse()
 				return f.failLookup("zip", pp, err, out)
 			}
 		}
 		ix, _ := f.trees.get(md.slot)
-		f.moduleEntryOut(out, md, ix, 0, moduleTimeout)
+		timeout := moduleTimeout
+		if !f.opened(pp.Mod) {
+			timeout = f.offerTimeout(timeout)
+		}
+		f.moduleEntryOut(out, md, ix, 0, timeout)
 		return fuse.OK
 	case KindSumDB:
 		if !sumdbIsDir(pp.Rest) {

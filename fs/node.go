@@ -349,6 +349,13 @@ type mod struct {
 	// Guarded by mu.
 	removed map[int]bool
 	modes   map[int]uint32
+
+	// When the archive turned out not to be what it must be; see resolve.go. Guarded by mu.
+	refused time.Time
+
+	// Whether a client is hashing the archive, and when one was last told of V.ziphash; see resolve.go. Guarded by mu.
+	hashing   bool
+	hashShown time.Time
 }
 
 // modules gives each module version its slot, for the life of the mount.

@@ -389,9 +389,6 @@ func (f *FS) overEntry(out *fuse.EntryOut, p string, pp Path, st *syscall.Stat_t
 	out.Generation = 1
 	out.Attr.FromStat(st)
 	out.SetEntryTimeout(overTimeout)
-	if pp.Kind == KindZipHash {
-		out.SetEntryTimeout(0) // it is not there for everybody; see hashesFor
-	}
 	out.SetAttrTimeout(overTimeout)
 }
 

@@ -21,6 +21,10 @@ func (f *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if n == nil {
 		return fuse.Status(errStale)
 	}
+	if _, ok := in.GetSize(); ok && n.Kind == KindZipHash && n.over == nil {
+		out.SetTimeout(f.pathAttr(&out.Attr, n)) // see writeHash
+		return fuse.OK
+	}
 	if size, ok := in.GetSize(); ok && n.Kind.replaceable() {
 		var status fuse.Status
 		if n, status = f.copyUp(cancel, n, size > 0, &in.Caller); status != fuse.OK {

@@ -341,6 +341,9 @@ func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.
 // Write implements fuse.RawFileSystem.
 func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n, status := f.overNode(in.NodeId)
+	if n != nil && n.over == nil && n.Kind == KindZipHash {
+		return f.writeHash(cancel, n, in.Offset, data)
+	}
 	if status != fuse.OK && n != nil && n.Kind.replaceable() {
 		n, status = f.copyUp(cancel, n, true, &in.Caller)
 	}

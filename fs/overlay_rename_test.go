@@ -41,15 +41,6 @@ func TestOverlayRename(t *testing.T) {
 	m.fails(unix.Rename(m.path("work/d"), m.path("work/d/f/g")), syscall.ENOTDIR)
 	m.fails(unix.Rename(m.path("work/d"), m.path("work/d/g")), syscall.EINVAL)
 	m.fails(unix.Rename(m.path("work/missing"), m.path("work/x")), syscall.ENOENT)
-
-	at := unix.AT_FDCWD
-	m.write("work/x", "x")
-	m.write("work/y", "y")
-	m.fails(unix.Renameat2(at, m.path("work/x"), at, m.path("work/y"), unix.RENAME_NOREPLACE), syscall.EEXIST)
-	m.fails(unix.Renameat2(at, m.path("work/x"), at, m.path("work/y"), unix.RENAME_EXCHANGE), syscall.EINVAL)
-	m.ok(unix.Renameat2(at, m.path("work/x"), at, m.path("work/z"), unix.RENAME_NOREPLACE))
-	m.names("work", "d", "y", "z")
-	m.want("work/z", "x")
 }
 
 // TestOverlayRenameDir renames directories in which files are open: those that show the lazy tree too and those that don't.
@@ -244,12 +235,4 @@ func TestOverlayFlock(t *testing.T) {
 	m.ok(unix.Flock(int(one.Fd()), unix.LOCK_UN))
 	m.ok(unix.Flock(int(two.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 	m.ok(unix.Flock(int(two.Fd()), unix.LOCK_UN))
-
-	// A record lock of this process is in a child's way.
-	m.ok(unix.FcntlFlock(one.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
-	lk := unix.Flock_t{Type: unix.F_WRLCK}
-	m.ok(unix.FcntlFlock(two.Fd(), unix.F_OFD_GETLK, &lk))
-	if lk.Type != unix.F_WRLCK {
-		t.Error("the record lock is not seen")
-	}
 }

@@ -1,10 +1,10 @@
 package fs
 
 import (
-	"bufio"
 	"encoding/base64"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,15 +43,17 @@ func openPins(store *lru.Store) (*pins, error) {
 		return nil, fmt.Errorf("open the store's pins: %w", err)
 	}
 	p.file = file
-	in := bufio.NewScanner(file)
-	for in.Scan() {
-		if m, h1, ok := parsePin(in.Text()); ok && p.h1[m] == "" {
-			p.h1[m] = h1
-		}
-	}
-	if err := in.Err(); err != nil {
+	// Whole, as damage can make a line of any length.
+	data, err := io.ReadAll(file)
+	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("read the store's pins: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if m, h1, ok := parsePin(strings.TrimSuffix(line, "\n")); ok && p.h1[m] == "" {
+			m.Path, m.Version = strings.Clone(m.Path), strings.Clone(m.Version) // or they would keep all of data
+			p.h1[m] = strings.Clone(h1)
+		}
 	}
 	// After a crash the last line may have no end; what is appended next must not continue it.
 	if end, err := file.Seek(0, 2); err == nil && end > 0 {

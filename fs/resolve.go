@@ -9,6 +9,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
@@ -28,8 +29,12 @@ import (
 //     daemon's: with a complete go.mod it needs no V.mod, and would download the zip instead of asking for one;
 //   - offers V.zip once M@V has been opened; before that, to a go command that has V.lock open. It is about to download the
 //     archive, and looks once more for what another may have downloaded meanwhile. An archive without V.ziphash it hashes
-//     and checks itself, so that one does not see V.ziphash. If its settings are the daemon's it gets the archive even
-//     where nothing else is known of M@V, or a client removed that; it then finds M@V, too, and need not unpack it;
+//     and checks by itself, which it has to do for its go.sum: there is neither M@V nor V.ziphash until it has stored that.
+//     If its settings are the daemon's it gets the archive even where nothing else is known of M@V, or a client removed
+//     that; it then finds M@V, too, and need not unpack it;
+//   - offers only what was opened to a go command that merely tells what is there;
+//   - offers nothing to a go command with -modcacherw: in what it unpacks, files can be made, and directories removed without
+//     ceremony;
 //   - offers toolchains whenever upstream has them: the go command gets those without a V.mod.
 //
 // In both cases nothing is offered that a client is unpacking by itself (V.partial is there) or has removed.
@@ -52,11 +57,24 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 	if !f.opts.ResolveClient {
 		return f.exists(ctx, m)
 	}
+	md := f.modules.intern(m)
+	if md.isRefused() {
+		return fmt.Errorf("%s: its archive cannot be had: %w", m, errNotOffered)
+	}
+	if f.hashed(md) {
+		return fmt.Errorf("%s: a client is checking it: %w", m, errNotOffered)
+	}
 	if f.removals.has(inMod(moduleDir(m))) {
 		return fmt.Errorf("%s: removed by a client: %w", m, errNotAsked)
 	}
 	if m.Path == toolchainPath {
 		return f.exists(ctx, m)
+	}
+	if !f.opened(m) && looks(caller) {
+		return fmt.Errorf("%s: nobody has opened it: %w", m, errNotOffered)
+	}
+	if wantsWritable(caller) {
+		return fmt.Errorf("%s: a client wants it writable: %w", m, errNotOffered)
 	}
 	stored, err := f.clientMod(m)
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -102,19 +120,28 @@ func (f *FS) opened(m module.Version) bool {
 
 // offeredZip is offered for V.zip.
 func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) error {
+	if f.overlay == nil || !f.opts.ResolveClient {
+		return f.offered(ctx, m, caller)
+	}
+	md, lock := f.modules.intern(m), "/"+storeKey(ownPath(m, "lock"))
+	if f.hashed(md) && f.opened(m) && hasOpen(caller, lock) {
+		return nil
+	}
 	err := f.offered(ctx, m, caller)
-	if f.overlay == nil || !f.opts.ResolveClient || err == nil && f.opened(m) {
-		return err
+	if err == nil && f.opened(m) {
+		return nil
 	}
 	if err != nil && !errors.Is(err, errNotAsked) {
 		return err
 	}
-	if !hasOpen(caller, "/"+storeKey(ownPath(m, "lock"))) || err != nil && !f.sameClient(caller) {
+	if !hasOpen(caller, lock) || err != nil && !f.sameClient(caller) || !md.beginHash() {
 		return fmt.Errorf("%s: zip: %w", m, errNotAsked)
 	}
 	// It is going to read it all. What is wrong with it, it had better find out for itself.
-	z, err := f.openZip(ctx, f.modules.intern(m))
+	z, err := f.openZip(ctx, md)
 	if err != nil {
+		md.refuse()
+		md.endHash()
 		return err
 	}
 	f.zips.put(z)
@@ -122,20 +149,70 @@ func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) er
 	return nil
 }
 
-// hashesFor reports whether the V.ziphash at p is one that a go command is just writing, for an archive that the lazy tree
-// has as well. Others see that one's V.ziphash until it is complete: a go command that downloads by itself makes M@V after
-// its hash, so they take it for complete where M@V is there.
-func (f *FS) hashesFor(p string, pp Path, caller uint32) bool {
-	if f.overlay == nil || !f.opts.ResolveClient || !f.overlay.has(p) || !f.opened(pp.Mod) || !f.shows(p, pp) {
+// refuse notes that a module cannot be offered, although it seemed so. The client gets all of it by itself, so that for a
+// while nothing of it may be ours.
+func (md *mod) refuse() {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	md.refused = time.Now()
+}
+
+func (md *mod) isRefused() bool {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	return time.Since(md.refused) < refusedTimeout
+}
+
+const refusedTimeout = time.Minute
+
+// hashGrace is for how long V.ziphash stays there after a client was told that it is: having seen it, the go command takes it
+// for an error if it cannot be read.
+const hashGrace = 10 * time.Second
+
+// beginHash notes that a client is about to hash the archive. It returns false if that cannot be.
+func (md *mod) beginHash() bool {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	md.hashing = time.Since(md.hashShown) > hashGrace
+	return md.hashing
+}
+
+func (md *mod) endHash() {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	md.hashing = false
+}
+
+// showHash notes that a client is told of V.ziphash. It returns false if that is being made.
+func (md *mod) showHash() bool {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	if md.hashing {
 		return false
 	}
+	md.hashShown = time.Now()
+	return true
+}
+
+// hashed reports whether a client is hashing the archive of a module: until it has stored V.ziphash.
+func (f *FS) hashed(md *mod) bool {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	if md.hashing && f.hasHash(inMod(zipHashKey(md.Version))) {
+		md.hashing = false
+	}
+	return md.hashing
+}
+
+// hasHash reports whether the overlay has a V.ziphash at p, and not only its beginning.
+func (f *FS) hasHash(p string) bool {
 	file, err := f.overlay.root.Open(p)
 	if err != nil {
 		return false
 	}
 	defer file.Close()
 	data, err := readAtMost(file, ziphashSize)
-	return (err != nil || !validH1(string(data))) && !hasOpen(caller, "/"+storeKey(ownPath(pp.Mod, "lock")))
+	return err == nil && validH1(string(data))
 }
 
 // offer ends the removal of a module by clients.
@@ -145,18 +222,6 @@ func (f *FS) offer(m module.Version) {
 	f.removals.remove(inMod(zipKey(m)))
 	f.removals.remove(inMod(zipHashKey(m)))
 	f.touch(dir)
-}
-
-// offeredHash is offered for V.ziphash.
-func (f *FS) offeredHash(ctx context.Context, m module.Version, caller uint32) error {
-	err := f.offered(ctx, m, caller)
-	if err != nil || f.overlay == nil || !f.opts.ResolveClient {
-		return err
-	}
-	if hasOpen(caller, "/"+storeKey(ownPath(m, "lock"))) {
-		return fmt.Errorf("%s: ziphash: a client is downloading the archive: %w", m, errNotOffered)
-	}
-	return nil
 }
 
 // partialPath is the marker of a module that the go command is unpacking.
@@ -274,6 +339,9 @@ func (f *FS) showsModule(m module.Version) bool {
 	}
 	if !f.opts.ResolveClient || m.Path == toolchainPath {
 		return f.known(m)
+	}
+	if md := f.modules.intern(m); md.isRefused() || f.hashed(md) {
+		return false
 	}
 	stored, err := f.clientMod(m)
 	if err != nil {

@@ -1,0 +1,131 @@
+package fs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/module"
+
+	"modfs/lru"
+)
+
+func testHash(c byte) string { return "h1:" + strings.Repeat(string(c), 43) + "=" }
+
+func pinsOf(tb testing.TB, s *lru.Store) *pins {
+	tb.Helper()
+	p, err := openPins(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+func TestPins(t *testing.T) {
+	s := openStoreTest(t)
+	p := pinsOf(t, s)
+	b := module.Version{Path: "example.com/b", Version: "v2.0.0+incompatible"}
+	for range 2 {
+		for _, err := range []error{p.pinZip(moduleA, testHash('A')), p.pinMod(moduleA, testHash('M')), p.pinZip(b, testHash('B'))} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The first pin is for ever.
+		if err := p.pinZip(moduleA, testHash('X')); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct{ got, want string }{
+			{p.zip(moduleA), testHash('A')}, {p.mod(moduleA), testHash('M')}, {p.zip(b), testHash('B')}, {p.mod(b), ""},
+		} {
+			if tt.got != tt.want {
+				t.Errorf("got %q, want %q", tt.got, tt.want)
+			}
+		}
+		p.close()
+		p = pinsOf(t, s)
+	}
+	p.close()
+	data, err := os.ReadFile(filepath.Join(s.Dir(), pinsFile))
+	if n := strings.Count(string(data), "\n"); err != nil || n != 3 {
+		t.Errorf("%d lines, %v, want 3:\n%s", n, err, data)
+	}
+}
+
+// TestPinsDamaged opens files of pins that something happened to. Nothing but whole lines counts, and what is pinned then
+// is there the next time.
+func TestPinsDamaged(t *testing.T) {
+	const versions = 5
+	v := func(i int) module.Version {
+		return module.Version{Path: "example.com/a", Version: fmt.Sprintf("v1.0.%d", i)}
+	}
+	var lines []string
+	for i := range versions {
+		lines = append(lines, formatPin(v(i), testHash('A'+byte(i))))
+	}
+	all := strings.Join(lines, "")
+	for name, tt := range map[string]struct {
+		data string
+		left []int
+	}{
+		"none":         {"", nil},
+		"whole":        {all, []int{0, 1, 2, 3, 4}},
+		"no last end":  {all[:len(all)-1], []int{0, 1, 2, 3, 4}},
+		"half line":    {all[:len(all)-40], []int{0, 1, 2, 3}},
+		"another hash": {strings.Replace(all, testHash('B'), testHash('C'), 1), []int{0, 2, 3, 4}},
+		"another name": {strings.Replace(all, "v1.0.2", "v1.0.9", 1), []int{0, 1, 3, 4}},
+		"lost end":     {strings.Replace(all, "\n", " ", 1), []int{2, 3, 4}},
+		"zeros":        {lines[0] + strings.Repeat("\x00", len(lines[1])) + "\n" + lines[2], []int{0, 2}},
+		"empty lines":  {"\n\n" + all + "\n", []int{0, 1, 2, 3, 4}},
+		"long line":    {strings.Repeat("x", 200<<10) + "\n" + all, []int{0, 1, 2, 3, 4}},
+		"no hash":      {strings.ReplaceAll(all, "h1:", "h2:"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStoreTest(t)
+			if err := os.WriteFile(filepath.Join(s.Dir(), pinsFile), []byte(tt.data), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			left := make(map[int]string)
+			for _, i := range tt.left {
+				left[i] = testHash('A' + byte(i))
+			}
+			added := module.Version{Path: "example.com/new", Version: "v1.0.0"}
+			for range 2 {
+				p := pinsOf(t, s)
+				for i := range versions {
+					if got := p.zip(v(i)); got != left[i] {
+						t.Errorf("%s: %q, want %q", v(i), got, left[i])
+					}
+				}
+				if got := p.zip(v(9)); got != "" {
+					t.Errorf("a version nobody pinned has %q", got)
+				}
+				if err := p.pinZip(added, testHash('N')); err != nil {
+					t.Error(err)
+				}
+				p.close()
+			}
+			p := pinsOf(t, s)
+			defer p.close()
+			if got := p.zip(added); got != testHash('N') {
+				t.Errorf("what was pinned after the damage: %q", got)
+			}
+		})
+	}
+}
+
+func FuzzParsePin(f *testing.F) {
+	f.Add(strings.TrimSuffix(formatPin(moduleA, testHash('A')), "\n"))
+	f.Add("example.com/a v1.0.0 h1:x 00000000")
+	f.Fuzz(func(t *testing.T, line string) {
+		m, h1, ok := parsePin(line)
+		if !ok {
+			return
+		}
+		if got := formatPin(m, h1); got != line+"\n" || !validH1(h1) || len(h1) != ziphashSize {
+			t.Errorf("%q is %v %q, which is written as %q", line, m, h1, got)
+		}
+	})
+}
