@@ -32,6 +32,9 @@ func TestLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range strings.Fields(string(out)) {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
 		switch strings.TrimPrefix(file, "../fs/") {
 		case "cache.go", "fill.go", "download.go", "fs.go", "control.go":
 		default:
