@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"modfs/fetch/proxytest"
@@ -35,9 +36,28 @@ func TestWanted(t *testing.T) {
 	if err := os.MkdirAll(sub, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(work, "go.mod"), []byte("module example.com/main\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	sum := fmt.Sprintf("example.com/a v1.0.0 %s\nexample.com/a v1.0.0/go.mod %s\nexample.com/b v1.0.0/go.mod %s\n",
 		server.ZipHash("example.com/a", "v1.0.0"), server.ModHash("example.com/a", "v1.0.0"), server.ModHash("example.com/b", "v1.0.0"))
 	if err := os.WriteFile(filepath.Join(work, "go.sum"), []byte(sum), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	space := t.TempDir()
+	for name, data := range map[string]string{
+		"go.work": "go 1.20\nuse (\n\t./one\n\t" + work + "\n)\n", "one/go.mod": "module example.com/one\n", "go.mod": "module example.com/x\n",
+	} {
+		name = filepath.Join(space, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(data), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	same := server.Env()
@@ -58,6 +78,10 @@ func TestWanted(t *testing.T) {
 		{"its hash", work, same, downloadA + "v1.0.0.ziphash", true},
 		{"no go.sum", t.TempDir(), same, a, false},
 		{"only its go.mod is in go.sum", work, same, b, false},
+		{"in a workspace", filepath.Join(space, "one"), same, a, true},
+		{"in a workspace elsewhere", t.TempDir(), with("GOWORK=" + filepath.Join(space, "go.work")), a, true},
+		{"in no workspace", filepath.Join(space, "one"), with("GOWORK=off"), a, false},
+		{"a pipe for the user's file", work, with("GOENV=" + pipe), a, true},
 		{"another version", work, same, "example.com/a@v1.0.1", false},
 		{"another proxy", work, with("GOPROXY=http://other.example"), a, false},
 		{"another proxy after ours", work, with("GOPROXY=" + server.URL() + ",direct"), a, false},

@@ -2,14 +2,17 @@
 
 package fs
 
-// hasOpen is for systems where one process cannot see another's files.
-func hasOpen(uint32, string) bool { return false }
+import "errors"
 
-// wantsWritable is for systems where one process cannot see another's settings.
-func wantsWritable(uint32) bool { return false }
+// process is for systems where one process cannot look at another.
+type process uint32
 
-// sameClient is for systems where one process cannot see another's settings.
-func (f *FS) sameClient(uint32) bool { return false }
+var errNoProcess = errors.New("processes cannot be looked at on this system")
 
-// wanted is for systems where one process cannot see another's settings.
-func (f *FS) wanted(uint32, ...string) bool { return false }
+func (process) read(string) ([]byte, error)     { return nil, errNoProcess }
+func (process) dir(uint64) (string, bool)       { return "", false }
+func (process) hasOpen(string) bool             { return false }
+func readForeign(string, int64) ([]byte, error) { return nil, errNoProcess }
+func identify(string) (fileID, bool)            { return fileID{}, false }
+func isFile(string) bool                        { return false }
+func sameDir(string, string) bool               { return true }

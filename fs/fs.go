@@ -37,6 +37,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/sys/unix"
 
 	"modfs/fetch"
 	"modfs/lru"
@@ -93,6 +94,7 @@ type FS struct {
 
 	opts       Options
 	mountpoint string
+	dev        uint64 // the device number of the mount
 	log        *slog.Logger
 	server     *fuse.Server
 	started    time.Time
@@ -118,6 +120,8 @@ type FS struct {
 	zips     *handles
 	answers  *answers // upstream's answers that change with time
 	prefetch prefetcher
+	callers  callers
+	goSums   *budget[fileID, sums]
 
 	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
 	stats   stats
@@ -160,6 +164,9 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 	if err != nil {
 		f.close()
 		return nil, err
+	}
+	if info, err := findMount(mountpoint); err == nil && info != nil {
+		f.dev = unix.Mkdev(uint32(info.Major), uint32(info.Minor))
 	}
 	f.served = make(chan struct{})
 	go func() {
@@ -215,6 +222,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		content:       newBudget[contentKey, []byte](o.MemoryLimit),
 		zips:          newHandles(maxHandles),
 		answers:       newAnswers(),
+		goSums:        newBudget[fileID, sums](sumsMemory),
 	}
 	f.changed.Store(f.started.UnixNano())
 	f.ctx, f.stop = context.WithCancel(context.Background())

@@ -118,7 +118,7 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 		}
 		md := f.modules.intern(pp.Mod)
 		f.store.Touch(md.zipKey)
-		if f.overlay != nil && f.opts.ResolveClient && opens(caller) {
+		if f.overlay != nil && f.opts.ResolveClient && f.callerOf(caller).opens() {
 			// Once it was told that the directory is there, the go command takes what is wrong with the module for a failure.
 			// So it is told only if nothing is; if something is, it gets the module by itself, or says why not.
 			if _, err := f.load(ctx, md); err != nil {

@@ -70,10 +70,10 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 	if m.Path == toolchainPath {
 		return f.exists(ctx, m)
 	}
-	if !f.opened(m) && looks(caller) {
+	if !f.opened(m) && f.callerOf(caller).looks() {
 		return fmt.Errorf("%s: nobody has opened it: %w", m, errNotOffered)
 	}
-	if wantsWritable(caller) {
+	if f.callerOf(caller).writable {
 		return fmt.Errorf("%s: a client wants it writable: %w", m, errNotOffered)
 	}
 	stored, err := f.clientMod(m)
@@ -81,7 +81,7 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 		if f.offeredBefore(m) {
 			return nil
 		}
-		if !f.wanted(caller, m.Path+" "+m.Version+" h1:") {
+		if c := f.callerOf(caller); !c.same || !c.sums().has(m) {
 			return fmt.Errorf("%s: %w", m, errNotAsked)
 		}
 	} else if err != nil {
@@ -124,7 +124,7 @@ func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) er
 		return f.offered(ctx, m, caller)
 	}
 	md, lock := f.modules.intern(m), "/"+storeKey(ownPath(m, "lock"))
-	if f.hashed(md) && f.opened(m) && hasOpen(caller, lock) {
+	if f.hashed(md) && f.opened(m) && process(caller).hasOpen(lock) {
 		return nil
 	}
 	err := f.offered(ctx, m, caller)
@@ -134,7 +134,7 @@ func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) er
 	if err != nil && !errors.Is(err, errNotAsked) {
 		return err
 	}
-	if !hasOpen(caller, lock) || err != nil && !f.sameClient(caller) || !md.beginHash() {
+	if !process(caller).hasOpen(lock) || err != nil && !f.callerOf(caller).same || !md.beginHash() {
 		return fmt.Errorf("%s: zip: %w", m, errNotAsked)
 	}
 	// It is going to read it all. What is wrong with it, it had better find out for itself.
@@ -309,10 +309,15 @@ func (f *FS) leads(p string, pp Path) bool {
 // wantedBelow reports whether a directory above modules leads to one that the caller is about to build with.
 func (f *FS) wantedBelow(p string, pp Path, caller uint32) bool {
 	esc, ok := f.escPath(p, pp)
-	if ok {
-		esc, ok = unescape(esc)
+	if !ok {
+		return false
 	}
-	return ok && f.wanted(caller, esc+" ", esc+"/")
+	dir, ok := unescape(esc)
+	if !ok {
+		return false
+	}
+	c := f.callerOf(caller)
+	return c.same && c.sums().below(dir)
 }
 
 // escPath returns the escaped module path, or the prefix of one, that a directory above modules is for. It returns false

@@ -1,0 +1,169 @@
+package fs
+
+import (
+	"bytes"
+	"cmp"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
+)
+
+// sums are the module versions whose zips a go.sum lists, ordered: exactly those that a build with it can need
+// (https://go.dev/ref/mod#go-sum-files). They are a hint of what to offer and to fetch, never of what is right.
+type sums []module.Version
+
+func compareVersions(a, b module.Version) int {
+	return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Version, b.Version))
+}
+
+// parseSums returns what a go.sum lists. What is not a line of one, or not a module version, is left out.
+func parseSums(data []byte) sums {
+	var s sums
+	for line := range bytes.Lines(data) {
+		fields := strings.Fields(string(line))
+		if len(fields) != 3 || strings.HasSuffix(fields[1], "/go.mod") || !validH1(fields[2]) {
+			continue
+		}
+		m := module.Version{Path: fields[0], Version: fields[1]}
+		if module.Check(m.Path, m.Version) == nil && module.CanonicalVersion(m.Version) == m.Version {
+			s = append(s, m)
+		}
+	}
+	return s.ordered()
+}
+
+func (s sums) ordered() sums {
+	slices.SortFunc(s, compareVersions)
+	return slices.Compact(s)
+}
+
+func (s sums) has(m module.Version) bool {
+	_, ok := slices.BinarySearchFunc(s, m, compareVersions)
+	return ok
+}
+
+// below reports whether there is a module with that path, or one that continues it.
+func (s sums) below(dir string) bool {
+	i, _ := slices.BinarySearchFunc(s, module.Version{Path: dir}, compareVersions)
+	for ; i < len(s) && strings.HasPrefix(s[i].Path, dir); i++ {
+		if below(s[i].Path, dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// memory returns about how many bytes s takes.
+func (s sums) memory() int64 {
+	n := int64(0)
+	for _, m := range s {
+		n += 32 + int64(len(m.Path)+len(m.Version))
+	}
+	return n
+}
+
+// sumsMemory bounds what is remembered of go.sum files, in bytes.
+const sumsMemory = 8 << 20
+
+// fileID tells a file, and its content, from any other.
+type fileID struct {
+	dev, ino uint64
+	size     int64
+	mtime    time.Time
+}
+
+// maxUp is how many directories a go command is followed up: more than any tree has.
+const maxUp = 64
+
+// sumsOf returns what the go.sum files list that a go command with the working directory of a process uses: that of the
+// nearest go.mod, or of a workspace all those of its modules. goWork is the process's GOWORK.
+func (f *FS) sumsOf(p process, goWork string) sums {
+	dir, ok := p.dir(f.dev)
+	if !ok {
+		return nil // in this mount, which its own daemon does not look into
+	}
+	work := ""
+	if filepath.IsAbs(goWork) {
+		work = goWork
+	}
+	// No path is cleaned: dir begins with a magic link, which the kernel follows in the mount namespace of the process.
+	mod := ""
+	at := dir
+	for range maxUp {
+		if mod == "" && isFile(at+"/go.mod") {
+			mod = at
+		}
+		if work == "" && goWork != "off" && isFile(at+"/go.work") {
+			work = at + "/go.work"
+		}
+		up := at + "/.."
+		if mod != "" && (work != "" || goWork == "off") || sameDir(at, up) {
+			break
+		}
+		at = up
+	}
+	var files []string
+	if work != "" {
+		files = append(files, work+".sum")
+		for _, use := range workUses(work) {
+			files = append(files, use+"/go.sum")
+		}
+	} else if mod != "" {
+		files = []string{mod + "/go.sum"}
+	}
+	var all sums
+	for _, file := range files {
+		all = append(all, f.sumsIn(file)...)
+	}
+	if len(files) > 1 {
+		all = all.ordered()
+	}
+	return all
+}
+
+// maxUses bounds how many modules of a workspace are looked at.
+const maxUses = 256
+
+// workUses returns the directories of the modules that a go.work file uses.
+func workUses(name string) []string {
+	data, err := readForeign(name, maxGoSum)
+	if err != nil {
+		return nil
+	}
+	w, err := modfile.ParseWork(name, data, nil)
+	if err != nil {
+		return nil
+	}
+	var dirs []string
+	for _, use := range w.Use[:min(len(w.Use), maxUses)] {
+		dir := filepath.FromSlash(use.Path)
+		if !filepath.IsAbs(dir) {
+			dir = strings.TrimSuffix(name, path.Base(name)) + dir
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs
+}
+
+// sumsIn returns what one go.sum lists; nothing if there is none.
+func (f *FS) sumsIn(name string) sums {
+	id, ok := identify(name)
+	if !ok || id.size > maxGoSum {
+		return nil
+	}
+	if s, ok := f.goSums.get(id); ok {
+		return s
+	}
+	data, err := readForeign(name, maxGoSum)
+	if err != nil {
+		return nil
+	}
+	s := parseSums(data)
+	f.goSums.add(id, s, s.memory())
+	return s
+}
