@@ -54,7 +54,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	f.minFree = freeValue{percent: 5}
 	f.memory = 64 << 20
 	f.prefetch = choiceValue{"auto", "mode", []string{"auto", "off"}}
-	f.resolve = choiceValue{"daemon", "who", []string{"client", "daemon"}}
+	f.resolve = choiceValue{"", "who", []string{"client", "daemon"}}
 	f.layout = choiceValue{layout, "layout", []string{"modcache", "gopath"}}
 	f.logLevel = choiceValue{logLevel, "level", []string{"debug", "info", "warn", "error", "off"}}
 	f.logFormat = choiceValue{"text", "format", []string{"text", "json"}}
@@ -65,7 +65,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.Var(&f.maxAge, "max-age", "drop what nobody used for this long, e.g. 30d; 0: keep (default 0)")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse every write")
 	fs.Var(&f.overlayMax, "overlay-max", "limit of what clients write; 0: none")
-	fs.Var(&f.resolve, "resolve", f.resolve.usage("who finds out which versions exist"))
+	fs.Var(&f.resolve, "resolve", f.resolve.usage("who finds out which versions exist")+" (default: client, daemon with --read-only)")
 	fs.Var(&f.layout, "layout", f.layout.usage("what the mount is: GOMODCACHE, or the pkg directory of a GOPATH"))
 	fs.BoolVar(&f.allowOther, "allow-other", false, "let other users read the mount")
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
@@ -113,7 +113,7 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 		return o, usagef("--resolve client needs a mount that clients can write to: leave out --read-only")
 	}
 	o.ReadOnly, o.AllowOther = f.readOnly, f.allowOther
-	o.ResolveClient = !f.readOnly && f.resolve.word == "client"
+	o.ResolveClient = !f.readOnly && f.resolve.word != "daemon"
 	o.OverlayMax = int64(f.overlayMax)
 	o.Pkg = f.layout.word == "gopath"
 	o.MemoryLimit = max(int64(f.memory), 1) // 0 would mean the default
