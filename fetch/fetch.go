@@ -232,7 +232,7 @@ func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst
 	})
 }
 
-// ZipSize returns the size of m's zip in bytes, as the proxy announces it: a promise, not verified.
+// ZipSize returns the size of m's zip in bytes, as the proxy announces it: a promise, not verified; -1 if it announces none.
 func (c *Client) ZipSize(ctx context.Context, m module.Version) (int64, error) {
 	return call(c, ctx, m, "size of zip", c.zipSize)
 }

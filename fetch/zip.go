@@ -240,7 +240,7 @@ func (c *Client) zipSize(ctx context.Context, m module.Version) (size int64, err
 }
 
 // sizeAt asks one proxy for a size: by HEAD or, since some answer that with an error or without a length, by asking for
-// the first byte.
+// the first byte. It returns -1 if the proxy has the zip, and announces no size to either.
 func (c *Client) sizeAt(ctx context.Context, q query) (int64, error) {
 	if q.u.base.Scheme == "file" {
 		f, size, err := openFile(q)
@@ -273,9 +273,6 @@ func (c *Client) sizeAt(ctx context.Context, q query) (int64, error) {
 					n = -1
 				}
 				size = n
-			}
-			if size < 0 {
-				return errors.New("no size is announced")
 			}
 			return nil
 		})

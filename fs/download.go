@@ -63,7 +63,8 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 	return fuse.OK
 }
 
-// zipSize returns the size of a module's zip: the store's, else the index's, else upstream's word.
+// zipSize returns the size of a module's zip: the store's, else the index's, else upstream's word; if it gives none, that of
+// the zip, which is then fetched.
 func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
 	if n, ok := f.knownZipSize(md); ok {
 		return n, nil
@@ -78,6 +79,14 @@ func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
 	})
 	if err != nil {
 		return 0, err
+	}
+	if n < 0 {
+		z, err := f.openZip(ctx, md)
+		if err != nil {
+			return 0, err
+		}
+		f.zips.put(z)
+		return z.Size(), nil
 	}
 	md.mu.Lock()
 	md.zipSize = n
@@ -167,7 +176,7 @@ func (f *FS) lookupSumDB(ctx context.Context, p string, pp Path, out *fuse.Entry
 	if !f.resolvable(p, pp) {
 		return missing(out, 0)
 	}
-	name, rest, _ := strings.Cut(pp.Rest, "/")
+	name, rest := cutSumDB(pp.Rest)
 	data, err := once(f, ctx, "sumdb "+pp.Rest, func(ctx context.Context) ([]byte, error) {
 		return f.client.SumDB(ctx, name, rest)
 	})
@@ -191,13 +200,28 @@ func notNil(data []byte) []byte {
 	return data
 }
 
+// cutSumDB cuts a path below cache/download/sumdb behind the database's name, which may have slashes in it.
+func cutSumDB(rest string) (name, file string) {
+	for i := range rest {
+		if rest[i] != '/' {
+			continue
+		}
+		file = rest[i+1:]
+		switch elem, _, _ := strings.Cut(file, "/"); elem {
+		case "supported", "latest", "lookup", "tile":
+			return rest[:i], file
+		}
+	}
+	return rest, ""
+}
+
 // sumdbIsDir reports whether a path below cache/download/sumdb is a directory. Its files are NAME/supported,
 // NAME/latest, NAME/lookup/M@V and NAME/tile/H/L/K[.p/W], where K is split into directories x123
 // (https://research.swtch.com/tlog#tiling_a_log).
 func sumdbIsDir(rest string) bool {
-	_, file, ok := strings.Cut(rest, "/")
-	if !ok {
-		return true // sumdb itself or NAME
+	_, file := cutSumDB(rest)
+	if file == "" {
+		return true // sumdb itself, or NAME or what leads to that
 	}
 	elems := strings.Split(file, "/")
 	last := elems[len(elems)-1]

@@ -236,3 +236,36 @@ func TestQuiet(t *testing.T) {
 		t.Errorf("%d errors", n)
 	}
 }
+
+// TestNoLength checks that an archive whose size the proxy does not announce is shown with the right one all the same.
+func TestNoLength(t *testing.T) {
+	s := proxytest.New(t)
+	s.SetFault(func(string) string { return "nolength" })
+	dir, _ := mountTest(t, s, nil)
+	if got := readFile(t, in(dir, zipKey(moduleA))); got != string(s.ZipBytes(moduleA.Path, moduleA.Version)) {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+func TestCutSumDB(t *testing.T) {
+	for rest, want := range map[string]struct {
+		name, file string
+		dir        bool
+	}{
+		"":                                   {"", "", true},
+		"sum.example":                        {"sum.example", "", true},
+		"sum.example/db":                     {"sum.example/db", "", true},
+		"sum.example/supported":              {"sum.example", "supported", false},
+		"sum.example/db/latest":              {"sum.example/db", "latest", false},
+		"sum.example/db/lookup":              {"sum.example/db", "lookup", true},
+		"sum.example/lookup/tile.com/a@v1":   {"sum.example", "lookup/tile.com/a@v1", false},
+		"sum.example/db/tile/8/0/x001/067":   {"sum.example/db", "tile/8/0/x001/067", false},
+		"sum.example/db/tile/8/0/x001":       {"sum.example/db", "tile/8/0/x001", true},
+		"sum.example/db/tile/8/1/000.p/249":  {"sum.example/db", "tile/8/1/000.p/249", false},
+		"sum.example/db/lookup/latest.com/a": {"sum.example/db", "lookup/latest.com/a", true},
+	} {
+		if name, file := cutSumDB(rest); name != want.name || file != want.file || sumdbIsDir(rest) != want.dir {
+			t.Errorf("%q: %q, %q, directory %v", rest, name, file, sumdbIsDir(rest))
+		}
+	}
+}

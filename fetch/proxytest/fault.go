@@ -31,7 +31,7 @@ var faults = map[string]int{
 	"429":  http.StatusTooManyRequests,
 
 	"503once": 0, "stall": 0, "stallbody": 0, "truncate": 0, "reset": 0, "slow": 0, "html": 0, "tamper": 0, "norange": 0,
-	"nosumdb": 0, "sumdbwrong": 0, "hugeinfo": 0, "redirect": 0, "badjson": 0,
+	"nosumdb": 0, "sumdbwrong": 0, "hugeinfo": 0, "redirect": 0, "badjson": 0, "nolength": 0,
 }
 
 // FaultURL returns the address, usable as GOPROXY, of the same proxy with a fault. It panics if there is no such fault.
@@ -45,6 +45,7 @@ var faults = map[string]int{
 //	slow                      the body in 16 pieces a few milliseconds apart
 //	html                      200 and a page of HTML for everything
 //	tamper                    well-formed zips with one file changed, .mod files with a comment appended
+//	nolength                  bodies of unannounced length, whole
 //	norange                   Range headers are ignored
 //	nosumdb                   404 for the database
 //	sumdbwrong                the database has other hashes (those of tamper), all rightly signed; to a client that knows
@@ -159,6 +160,16 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, name string) 
 		w.Write([]byte(`{"Version": `)) // the client's loss
 	case name == "stall", name == "stallbody", name == "truncate", name == "slow":
 		s.interrupt(w, r, name)
+	case name == "nolength":
+		rec := httptest.NewRecorder()
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+		s.plain(rec, r, false, false)
+		maps.Copy(w.Header(), rec.Header())
+		w.Header().Del("Content-Length")
+		w.WriteHeader(rec.Code)
+		flush(w)
+		w.Write(rec.Body.Bytes()) // the client's loss
 	case name == "norange":
 		r = r.Clone(r.Context())
 		r.Header.Del("Range")
