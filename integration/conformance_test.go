@@ -1,38 +1,74 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
+	"cmp"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// The conformance test runs the go command's own scripts (GOROOT/src/cmd/go/testdata/script), each once with a plain
-// directory and once with its module cache on a mount, and wants the same outcome. Nothing of Go's source is kept here: the
-// test of the scripts is taken from the GOROOT at hand and given one more line, which mounts.
+// The conformance test runs the go command's own scripts (GOROOT/src/cmd/go/testdata/script), each with its module cache on a
+// read-write mount and on a read-only one, and wants the outcome that it has with a plain directory. Nothing of Go's source is
+// kept here: the test of the scripts is taken from the GOROOT at hand and given one more line, which mounts.
 //
-// It takes minutes, so it runs only if MODFS_CONFORMANCE is set, to a regular expression of scripts' names.
+// It takes minutes, so it runs only if these are set:
+//
+//	MODFS_CONFORMANCE        regular expression of the scripts' names
+//	MODFS_CONFORMANCE_TABLE  "1": write docs/compatibility.md's table anew, which else is compared with what came out
+//	MODFS_CONFORMANCE_LOG    file to append to what the scripts print
 
-// exceptions are the scripts whose very assertion a lazy module cache contradicts, with the reason.
-var exceptions = map[string]string{
-	"mod_list":                 "wants a module that nobody downloaded to have no directory",
-	"mod_doc":                  "wants a module that nobody downloaded to have no directory",
-	"mod_verify":               "wants a module that nobody downloaded to have no directory",
-	"gotoolchain_local":        "wants the go command to say that it downloads the toolchain",
-	"mod_bad_filenames":        "wants the words in which the go command refuses the zip; the mount does not offer it",
-	"mod_load_badzip":          "a zip is found bad when it is opened, not when its directory is looked up",
-	"mod_invalid_path_dotname": "its checksum database contradicts its go.sum: the daemon refuses the zip",
+// lazyLines are the commands of scripts that a lazy module cache contradicts by design: they assert that what nobody
+// downloaded is not there, or that the go command says that it is downloading. They are left out of the scripts on mounts.
+var lazyLines = map[string][]string{
+	"mod_verify":             {"! exists $GOPATH/pkg/mod/cache/download/rsc.io/quote/@v/v1.1.0.zip"},
+	"gotoolchain_net":        {`stderr 'go: downloading go1.999testmod \(.*/.*\)'`},
+	"gotoolchain_local":      {`stderr '^go: downloading rsc.io/fortune v1.0.0$'`},
+	"gotoolchain_issue66175": {`stderr 'go: downloading go1.22.0 '`},
 }
+
+// readOnly says why scripts have another outcome on a read-only mount than with a plain directory, although the go command
+// wants to write nothing there, or does without.
+var readOnly = map[string]string{
+	"mod_doc":                         absent,
+	"mod_download":                    absent,
+	"mod_list":                        absent,
+	"mod_retract":                     absent,
+	"mod_sum_readonly":                absent,
+	"mod_verify":                      absent,
+	"work_why_download_graph":         absent,
+	"mod_download_too_many_redirects": settings,
+	"mod_list_update_nolatest":        settings,
+	"mod_proxy_list":                  settings,
+	"mod_sum_absent":                  settings,
+	"mod_sumdb":                       settings,
+	"mod_sumdb_cache":                 settings,
+	"mod_bad_filenames":               database,
+	"mod_invalid_path_dotname":        database,
+	"mod_load_badzip":                 database,
+	"mod_list_pseudo":                 "wants the list that a go command writes; the mount has the proxy's",
+}
+
+const (
+	lazy     = "runs but for the lines that a lazy module cache contradicts"
+	writes   = "wants to write to the module cache: the go command says `read-only file system`"
+	absent   = "wants that nothing is there that was not downloaded; a read-only mount shows all that the proxy has"
+	settings = "gives the go command other settings than the daemon has, which resolves under its own on a read-only mount"
+	database = "has a checksum database that knows other hashes than the proxy's zips have; the daemon refuses those"
+)
+
+var arms = struct{ plain, readWrite, readOnly arm }{
+	readWrite: arm{"pkg", "mount --background --layout gopath --log-level debug"},
+	readOnly:  arm{"pkg/mod", "mount --background --read-only --log-level debug"},
+}
+
+// row is a line of the table in docs/compatibility.md.
+type row struct{ script, plain, readWrite, readOnly, why string }
 
 func TestConformance(t *testing.T) {
 	pattern := os.Getenv("MODFS_CONFORMANCE")
@@ -40,195 +76,145 @@ func TestConformance(t *testing.T) {
 		t.Skip("takes minutes: set MODFS_CONFORMANCE to a regular expression of scripts, e.g. '^mod_'")
 	}
 	requireFUSE(t)
-	goroot := goEnv(t, "GOROOT")
-	scripts := scriptNames(t, goroot, pattern)
-	test := buildScriptTest(t, goroot)
-	plain := runScripts(t, goroot, test, scripts, "")
-	mounted := runScripts(t, goroot, test, scripts, "modfs mount --background --layout gopath --resolve client --log-level debug")
-	same := 0
+	s := newSuite(t, goEnv(t, "GOROOT"))
+	for name, lines := range lazyLines {
+		s.leaveOut(name, lines)
+	}
+	scripts := s.names(pattern)
+	rw, ro := s.run(arms.readWrite, scripts), s.run(arms.readOnly, scripts)
+
+	// What passes on both mounts need not be run without: lines left out apart, it is the same script.
+	update := os.Getenv("MODFS_CONFORMANCE_TABLE") == "1"
+	plain := s.run(arms.plain, slices.DeleteFunc(slices.Clone(scripts), func(name string) bool {
+		return !update && lazyLines[name] == nil && rw[name].outcome == "PASS" && ro[name].outcome == "PASS"
+	}))
+	var rows []row
 	for _, name := range scripts {
-		reason, excepted := exceptions[name]
-		switch {
-		case plain[name] == mounted[name]:
-			same++
-			if excepted && plain[name] == "PASS" {
-				t.Logf("%s passes, and need not be an exception", name)
+		r := row{name, cmp.Or(plain[name].outcome, "PASS"), rw[name].outcome, ro[name].outcome, ""}
+		if r.plain == "FAIL" {
+			t.Errorf("%s fails with a plain directory:\n%s", name, tail(plain[name].output))
+		}
+		if r.readWrite != r.plain {
+			t.Errorf("%s: %s, on a read-write mount %s:\n%s", name, r.plain, r.readWrite, tail(rw[name].output))
+		}
+		if lazyLines[name] != nil {
+			r.why = lazy
+		}
+		// A script that is skipped halfway may not have come so far.
+		if r.readOnly != r.plain && r.plain != "SKIP" {
+			why, ok := readOnly[name]
+			if refused(ro[name].output) {
+				why, ok = writes, true
 			}
-		case excepted:
-			t.Logf("%s: %s, and on the mount %s: it %s", name, plain[name], mounted[name], reason)
-		default:
-			t.Errorf("%s: %s, and on the mount %s", name, plain[name], mounted[name])
+			if !ok || r.readOnly != "FAIL" {
+				t.Errorf("%s: %s, on a read-only mount %s:\n%s", name, r.plain, r.readOnly, tail(ro[name].output))
+			}
+			r.why = strings.TrimPrefix(r.why+"; read-only: "+why, "; ")
+		} else if readOnly[name] != "" && r.plain == "PASS" {
+			t.Errorf("%s passes on a read-only mount, and need not be an exception", name)
 		}
+		rows = append(rows, r)
 	}
-	t.Logf("%d of %d scripts have the same outcome", same, len(scripts))
+	if update {
+		writeTable(t, rows)
+	} else {
+		compareTable(t, rows)
+	}
+	t.Logf("%d scripts", len(scripts))
 }
 
-// scriptNames returns the scripts of a GOROOT that match a pattern.
-func scriptNames(t *testing.T, goroot, pattern string) []string {
-	re, err := regexp.Compile(pattern)
-	if err != nil {
-		t.Fatal("MODFS_CONFORMANCE: ", err)
+// refused reports whether a script failed because its module cache could not be written to: whether that was said by the
+// command that failed it or the one before, which it may be a check of.
+func refused(output string) bool {
+	end := strings.Index(output, "FAIL: testdata/script/")
+	if end < 0 {
+		return false
 	}
-	files, err := filepath.Glob(filepath.Join(goroot, "src/cmd/go/testdata/script/*.txt"))
-	if err != nil || len(files) == 0 {
-		t.Skip("this GOROOT has no scripts: ", goroot)
-	}
-	var names []string
-	for _, f := range files {
-		if name := strings.TrimSuffix(filepath.Base(f), ".txt"); re.MatchString(name) {
-			names = append(names, name)
+	end += strings.IndexByte(output[end:]+"\n", '\n')
+	commands := strings.Split(output[:end], "\n        > ")
+	n := len(commands)
+	// Checks follow one another.
+	for n > 1 && regexp.MustCompile(`^(! )?(stderr|stdout|exists|grep|cmp|cmpenv|cp|env) `).MatchString(commands[n-1]) {
+		if strings.Contains(commands[n-1], syscallEROFS) {
+			return true
 		}
+		n--
 	}
-	if len(names) == 0 {
-		t.Fatalf("no script matches MODFS_CONFORMANCE=%s", pattern)
-	}
-	return names
+	return strings.Contains(commands[n-1], syscallEROFS)
 }
 
-// mountHook is the file that the go command's test gets. Each script's mount is made before its first command, with its
-// environment, and is gone after its last.
-const mountHook = `package main_test
+const syscallEROFS = "read-only file system"
 
-import (
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"testing"
-	"time"
+// tail is the end of what a script printed, for a message.
+func tail(output string) string { return output[max(0, len(output)-3000):] }
 
-	"cmd/internal/script"
+// The table is all that follows a line with these words.
+const (
+	tableFile = "../docs/compatibility.md"
+	tableMark = "| script | plain directory | read-write | read-only | why |"
 )
 
-func modfsMount(t *testing.T, s *script.State) func() {
-	mount := os.Getenv("MODFS_MOUNT")
-	if mount == "" {
-		return func() {}
-	}
-	gopath, _ := s.LookupEnv("GOPATH")
-	pkg := filepath.Join(gopath, "pkg")
-	if err := os.MkdirAll(pkg, 0o777); err != nil {
+func (r row) String() string {
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.script, r.plain, r.readWrite, r.readOnly, r.why)
+}
+
+// readTable returns what precedes the table, its rows, and for which version of Go they are.
+func readTable(t *testing.T) (before string, rows map[string]row, version string) {
+	data, err := os.ReadFile(filepath.FromSlash(tableFile))
+	if err != nil {
 		t.Fatal(err)
 	}
-	store := t.TempDir()
-	run := func(name string, args ...string) error {
-		cmd := exec.Command(os.Getenv("MODFS_BIN"), args...)
-		cmd.Env = s.Environ()
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Logf("modfs %s: %v\n%s", name, err, out)
-		}
-		return err
+	before, table, ok := strings.Cut(string(data), tableMark)
+	if !ok {
+		t.Fatalf("%s has no table %q", tableFile, tableMark)
 	}
-	args := append(strings.Fields(mount)[1:], "--store", filepath.Join(store, "store"), pkg)
-	if err := run("mount", args...); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		for range 600 { // a process that the script started may be about to leave
-			if err := run("unmount", "unmount", pkg); err == nil {
-				return
+	rows = make(map[string]row)
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|"); len(cells) == 5 {
+			for i := range cells {
+				cells[i] = strings.TrimSpace(cells[i])
 			}
-			time.Sleep(100 * time.Millisecond)
+			rows[cells[0]] = row{cells[0], cells[1], cells[2], cells[3], cells[4]}
 		}
-		run("unmount", "unmount", "--lazy", pkg)
-		t.Error("the mount is still in use")
 	}
-}
-`
-
-// buildScriptTest builds the test of GOROOT's go command with modfsMount in it.
-func buildScriptTest(t *testing.T, goroot string) string {
-	dir := t.TempDir()
-	src := filepath.Join(goroot, "src", "cmd", "go")
-	original := filepath.Join(src, "script_test.go")
-	text, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, call := findRun(t, original, text)
-	patched := slices.Concat(text[:at], []byte("defer modfsMount("+call+")()\n"), text[at:])
-	replace := make(map[string]string)
-	for name, data := range map[string][]byte{"script_test.go": patched, "modfs_test.go": []byte(mountHook)} {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		replace[filepath.Join(src, name)] = file
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(file, overlay, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	bin := filepath.Join(dir, "go.test")
-	cmd := exec.Command("go", "test", "-c", "-overlay", file, "-o", bin, "cmd/go")
-	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOFLAGS=", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the test of cmd/go: %v\n%s", err, out)
-	}
-	return bin
+	return before, rows, versionLine.FindString(before)
 }
 
-// findRun returns the offset of the statement scripttest.Run(t, engine, state, …) in TestScript, and its t and state. A Go
-// version that does it differently fails the test, so that nobody believes that the scripts ran on a mount.
-func findRun(t *testing.T, name string, text []byte) (offset int, call string) {
-	fset := token.NewFileSet()
-	file, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
+var versionLine = regexp.MustCompile(`go1\.[0-9.]+`)
+
+// compareTable checks that the table tells what came out. Which scripts are skipped depends on the machine.
+func compareTable(t *testing.T, rows []row) {
+	_, table, version := readTable(t)
+	if version != runtime.Version() {
+		t.Logf("%s is for %s, this is %s", tableFile, version, runtime.Version())
+		return
 	}
-	ast.Inspect(file, func(n ast.Node) bool {
-		stmt, ok := n.(*ast.ExprStmt)
-		if !ok {
-			return true
+	var wrong []string
+	for _, r := range rows {
+		if old := table[r.script]; r.plain != "SKIP" && old.plain != "SKIP" && old != r {
+			wrong = append(wrong, r.String())
 		}
-		c, ok := stmt.X.(*ast.CallExpr)
-		if !ok || len(c.Args) < 3 {
-			return true
-		}
-		fun, ok := c.Fun.(*ast.SelectorExpr)
-		if !ok || fun.Sel.Name != "Run" || fmt.Sprint(fun.X) != "scripttest" {
-			return true
-		}
-		if offset != 0 {
-			t.Fatalf("%s has more than one statement scripttest.Run(…): this test must be adapted to this Go version", name)
-		}
-		offset = fset.Position(stmt.Pos()).Offset
-		call = fmt.Sprintf("%v, %v", c.Args[0], c.Args[2])
-		return true
-	})
-	if offset == 0 {
-		t.Fatalf("%s has no statement scripttest.Run(t, engine, state, …): this test must be adapted to this Go version", name)
 	}
-	return offset, call
+	if len(wrong) > 0 {
+		t.Errorf("%s is wrong: run this test with MODFS_CONFORMANCE_TABLE=1. These rows should be in it:\n%s", tableFile, strings.Join(wrong, "\n"))
+	}
 }
 
-// runScripts returns the outcome of each script, PASS, FAIL or SKIP.
-func runScripts(t *testing.T, goroot, test string, scripts []string, mount string) map[string]string {
-	cmd := exec.Command(test, "-test.v", "-test.timeout=30m", "-test.run=TestScript/^("+strings.Join(scripts, "|")+")$")
-	cmd.Dir = filepath.Join(goroot, "src", "cmd", "go")
-	cmd.Env = append(os.Environ(), "MODFS_MOUNT="+mount, "MODFS_BIN="+filepath.Join(bin, "modfs"), "GOTOOLCHAIN=local",
-		"GOFLAGS=", "GOWORK=off", "TMPDIR="+t.TempDir())
-	out, err := cmd.CombinedOutput()
-	results := make(map[string]string)
-	in := bufio.NewScanner(bytes.NewReader(out))
-	in.Buffer(nil, 16<<20)
-	outcome := regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): TestScript/(\S+) `)
-	for in.Scan() {
-		if m := outcome.FindStringSubmatch(in.Text()); m != nil {
-			results[m[2]] = m[1]
-		}
+// writeTable replaces the rows of the table by those that came out, and leaves those of other scripts.
+func writeTable(t *testing.T, rows []row) {
+	before, table, version := readTable(t)
+	if version != runtime.Version() {
+		clear(table)
 	}
-	if len(results) != len(scripts) {
-		t.Fatalf("%d scripts of %d ran: %v\n%s", len(results), len(scripts), err, out[max(0, len(out)-4000):])
+	for _, r := range rows {
+		table[r.script] = r
 	}
-	if mount != "" && t.Failed() || os.Getenv("MODFS_CONFORMANCE_LOG") != "" {
-		os.WriteFile(os.Getenv("MODFS_CONFORMANCE_LOG"), out, 0o666) // best effort: for the person who asked for it
+	var b strings.Builder
+	b.WriteString(versionLine.ReplaceAllString(before, runtime.Version()) + tableMark + "\n|---|---|---|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		fmt.Fprintln(&b, table[name])
 	}
-	return results
+	if err := os.WriteFile(filepath.FromSlash(tableFile), []byte(b.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
 }
