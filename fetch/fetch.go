@@ -213,6 +213,10 @@ func (c *Client) Mod(ctx context.Context, m module.Version, want string) (data [
 	return data, h1, err
 }
 
+// Keep is told, concurrently, of each file in a zip while that is verified: its name below M@V, its size in bytes, and how its
+// inflated content begins, which is all of it up to 1 MiB. The content must not be retained.
+type Keep func(name string, head []byte, size int64)
+
 // Zip writes the verified zip of m to dst and returns its h1 hash.
 //
 // The bytes are checked before Zip returns nil: they follow the rules of modzip.CheckZip (at most 500 MiB packed, and as
@@ -220,13 +224,12 @@ func (c *Client) Mod(ctx context.Context, m module.Version, want string) (data [
 // covers m. If it does not, they are what the proxy sent, and it is up to the caller to give their hash as want from
 // then on.
 //
-// keep may be nil. Else it is called, concurrently, with each inflated file of at most 1 MiB, which it may retain, and its
-// name below M@V. That means nothing unless Zip returns nil.
+// keep may be nil. What it is told means nothing unless Zip returns nil.
 //
 // The error wraps ErrNotFound if every proxy answered 404 or 410, ErrMismatch if the hash differs (it is then a
 // *MismatchError with both), ErrInvalid if the go command would refuse the zip, and dst's error if dst failed. Whatever
 // dst then holds is to be thrown away.
-func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, keep func(name string, data []byte)) (h1 string, err error) {
+func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, keep Keep) (h1 string, err error) {
 	return call(c, ctx, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
 		return c.zip(ctx, m, want, dst, keep)
 	})

@@ -109,7 +109,7 @@ func TestZipKeeps(t *testing.T) {
 	s := proxytest.New(t)
 	c := newClient(t, config(s))
 	got := make(chan string, 1000)
-	if _, err := c.Zip(t.Context(), modMany, "", newFile(t), func(name string, data []byte) { got <- name + "\x00" + string(data) }); err != nil {
+	if _, err := c.Zip(t.Context(), modMany, "", newFile(t), func(name string, data []byte, _ int64) { got <- name + "\x00" + string(data) }); err != nil {
 		t.Fatal(err)
 	}
 	close(got)

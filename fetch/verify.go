@@ -17,13 +17,12 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/klauspost/compress/flate"
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
 )
 
 const (
-	maxKeep  = 1 << 20 // bytes of a file that is inflated into memory of its own, and given to keep
+	maxKeep  = 1 << 20 // bytes of a file that are inflated into memory at once, and given to keep
 	inMemory = 8 << 20 // bytes of a zip that is read into memory at once: it saves four system calls a file
 
 	// maxDirectory bounds what is read of a zip's directory, in bytes. An entry that takes 46 of them takes several
@@ -42,7 +41,7 @@ type verdict struct {
 //
 // archive/zip does the reading: it bounds each file by the size, and checks it against the CRC-32, that the directory
 // announces, and whatever it refuses the go command refuses too.
-func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, keep func(name string, data []byte)) (verdict, error) {
+func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, keep Keep) (verdict, error) {
 	if size > modzip.MaxZipFile {
 		return verdict{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 	}
@@ -60,7 +59,7 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, ke
 		return verdict{}, in.explain(err)
 	}
 	in.budget.Store(-1)
-	zr.RegisterDecompressor(zip.Deflate, inflate)
+	zr.RegisterDecompressor(zip.Deflate, Inflate)
 	// Sizes are checked before anything is inflated, and names only reported: what has another hash than it should have is to
 	// be called that, not badly named.
 	invalid, err := checkEntries(m, zr)
@@ -129,7 +128,7 @@ type hashing struct {
 	ctx    context.Context
 	files  []*zip.File
 	sums   [][sha256.Size]byte // of files
-	keep   func(name string, data []byte)
+	keep   Keep
 	prefix int // length of M@V/
 
 	// dirs are the last entries of their names: a directory may have several, of which HashZip opens the last one.
@@ -171,8 +170,9 @@ func (h *hashing) run() error {
 
 // work hashes files until there are none, or an error.
 func (h *hashing) work() {
-	var buf []byte
+	buf := hashBuffers.Get().(*[]byte)
 	defer func() {
+		hashBuffers.Put(buf)
 		if p := recover(); p != nil { // in a decompressor: it is our input's fault
 			h.fail(fmt.Errorf("panic: %v", p))
 		}
@@ -187,7 +187,7 @@ func (h *hashing) work() {
 			return
 		}
 		i := h.order[n]
-		if err := h.hash(i, &buf); err != nil {
+		if err := h.hash(i, buf); err != nil {
 			h.fail(fmt.Errorf("%q: %w", h.files[i].Name, err))
 			return
 		}
@@ -204,7 +204,10 @@ func (h *hashing) fail(err error) {
 	h.next.Store(int64(len(h.order)))
 }
 
-// hash hashes one file. buf is kept between calls for what need not be new.
+// hashBuffers are for the workers. A buffer grows to what the largest file needs, up to maxKeep.
+var hashBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// hash hashes one file. buf is what it is inflated into.
 func (h *hashing) hash(i int, buf *[]byte) error {
 	f := h.files[i]
 	if dir := h.dirs[f.Name]; dir != nil {
@@ -216,29 +219,25 @@ func (h *hashing) hash(i int, buf *[]byte) error {
 	}
 	defer r.Close()
 	// The size is the directory's word. It has been checked against all limits, so to allocate it is safe.
+	size := int(min(f.UncompressedSize64, maxKeep))
+	if cap(*buf) < size {
+		*buf = make([]byte, max(size, 64<<10))
+	}
+	data := (*buf)[:size]
+	if _, err := io.ReadFull(r, data); err != nil && err != io.EOF {
+		return err
+	}
+	if h.keep != nil && !strings.HasSuffix(f.Name, "/") {
+		h.keep(f.Name[h.prefix:], data, int64(f.UncompressedSize64))
+	}
 	if f.UncompressedSize64 > maxKeep {
-		if *buf == nil {
-			*buf = make([]byte, maxKeep)
-		}
 		sum := sha256.New()
-		if err := copyAll(h.ctx, sum, r, *buf); err != nil {
+		sum.Write(data)
+		if err := copyAll(h.ctx, sum, r, data); err != nil {
 			return err
 		}
 		sum.Sum(h.sums[i][:0])
 		return nil
-	}
-	size := int(f.UncompressedSize64)
-	var data []byte
-	if h.keep != nil {
-		data = make([]byte, size)
-	} else {
-		if cap(*buf) < size {
-			*buf = make([]byte, max(size, 64<<10))
-		}
-		data = (*buf)[:size]
-	}
-	if _, err := io.ReadFull(r, data); err != nil && err != io.EOF {
-		return err
 	}
 	// The end is where archive/zip checks size and CRC-32.
 	var end [1]byte
@@ -249,9 +248,6 @@ func (h *hashing) hash(i int, buf *[]byte) error {
 		return err
 	}
 	h.sums[i] = sha256.Sum256(data)
-	if h.keep != nil && !strings.HasSuffix(f.Name, "/") {
-		h.keep(f.Name[h.prefix:], data)
-	}
 	return nil
 }
 
@@ -285,78 +281,4 @@ func (h *hashing) h1() (string, error) {
 		sum.Write(line)
 	}
 	return "h1:" + base64.StdEncoding.EncodeToString(sum.Sum(nil)), nil
-}
-
-// inflaters are *inflaters that are not in use. One takes some 50 kB, and a module may have thousands of small files.
-var inflaters sync.Pool
-
-// inflater is a decompressor for archive/zip.
-type inflater struct {
-	in    *windowed
-	flate io.ReadCloser // a flate.Resetter
-}
-
-// windowed reads ahead. It is an io.ByteReader, or flate would make one for each file.
-type windowed struct {
-	r     io.Reader
-	buf   [16 << 10]byte
-	start int
-	end   int
-	err   error
-}
-
-// inflate is a zip.Decompressor. klauspost/compress inflates source code about twice as fast as the standard library
-// (BenchmarkVerify), and can be reused.
-func inflate(r io.Reader) io.ReadCloser {
-	z, ok := inflaters.Get().(*inflater)
-	if !ok {
-		z = &inflater{in: new(windowed)}
-		z.flate = flate.NewReader(z.in)
-	}
-	z.in.reset(r)
-	if err := z.flate.(flate.Resetter).Reset(z.in, nil); err != nil {
-		z.in.err = err // it cannot fail without a dictionary
-	}
-	return z
-}
-
-func (z *inflater) Read(p []byte) (int, error) { return z.flate.Read(p) }
-
-// Close gives the decompressor back. archive/zip calls it once, when we close the file.
-func (z *inflater) Close() error {
-	z.in.reset(nil)
-	inflaters.Put(z)
-	return nil
-}
-
-func (w *windowed) reset(r io.Reader) { w.r, w.start, w.end, w.err = r, 0, 0, nil }
-
-// fill makes sure that there is something in the window. An error that came with data waits until that is read.
-func (w *windowed) fill() error {
-	for w.start == w.end {
-		if w.err != nil {
-			return w.err
-		}
-		w.start = 0
-		w.end, w.err = w.r.Read(w.buf[:])
-	}
-	return nil
-}
-
-func (w *windowed) Read(p []byte) (int, error) {
-	if err := w.fill(); err != nil {
-		return 0, err
-	}
-	n := copy(p, w.buf[w.start:w.end])
-	w.start += n
-	return n, nil
-}
-
-func (w *windowed) ReadByte() (byte, error) {
-	if err := w.fill(); err != nil {
-		return 0, err
-	}
-	b := w.buf[w.start]
-	w.start++
-	return b, nil
 }

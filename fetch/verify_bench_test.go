@@ -81,7 +81,7 @@ func benchmarkVerify(b *testing.B, m module.Version, name string, total int64) {
 			return errors.Join(err, v.invalid)
 		}},
 		{"modfs-keep", func() error {
-			v, err := verify(context.Background(), m, f, fi.Size(), func(string, []byte) {})
+			v, err := verify(context.Background(), m, f, fi.Size(), func(string, []byte, int64) {})
 			return errors.Join(err, v.invalid)
 		}},
 		{"dirhash", func() error {

@@ -314,13 +314,13 @@ func TestVerifyCancel(t *testing.T) {
 	}
 }
 
-// keep gets each file of at most 1 MiB once, whole, to have.
+// keep is told of each file once, with its first MiB.
 func TestVerifyKeep(t *testing.T) {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
-	want := make(map[string][sha256.Size]byte)
+	want, sizes := make(map[string][sha256.Size]byte), make(map[string]int64)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for i, size := range []int{0, 1, 100, 70000, maxKeep - 1, maxKeep, maxKeep + 1} {
+	for i, size := range []int{0, 1, 100, 70000, maxKeep - 1, maxKeep, maxKeep + 1, 3*maxKeep + 5} {
 		for j := range 3 {
 			name := fmt.Sprintf("d%d/f%d", i, j)
 			f, err := w.Create(verifyPrefix + name)
@@ -329,9 +329,8 @@ func TestVerifyKeep(t *testing.T) {
 			}
 			data := bytes.Repeat(fmt.Appendf(nil, "%d ", rnd.Uint64()), size/10+1)[:size]
 			f.Write(data)
-			if size <= maxKeep {
-				want[name] = sha256.Sum256(data)
-			}
+			want[name] = sha256.Sum256(data[:min(size, maxKeep)])
+			sizes[name] = int64(size)
 		}
 	}
 	w.Create(verifyPrefix + "empty/")
@@ -341,13 +340,16 @@ func TestVerifyKeep(t *testing.T) {
 	agree(t, "many sizes", b.Bytes())
 	var mu sync.Mutex
 	got := make(map[string][]byte)
-	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), func(name string, data []byte) {
+	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), func(name string, head []byte, size int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if _, ok := got[name]; ok {
 			t.Errorf("%s: kept twice", name)
 		}
-		got[name] = data
+		if size != sizes[name] {
+			t.Errorf("%s: %d bytes, want %d", name, size, sizes[name])
+		}
+		got[name] = bytes.Clone(head)
 	})
 	if err != nil || len(got) != len(want) {
 		t.Fatalf("kept %d files of %d, %v", len(got), len(want), err)

@@ -66,6 +66,30 @@ func (b *budget[K, V]) bytes() int64 {
 	return b.used
 }
 
+// allowance bounds bytes that are in use for a while.
+type allowance struct {
+	mu   sync.Mutex
+	used int64
+	max  int64
+}
+
+// take reports whether there are n bytes more, which the caller then has until it gives them back.
+func (a *allowance) take(n int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.used+n > a.max {
+		return false
+	}
+	a.used += n
+	return true
+}
+
+func (a *allowance) give(n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.used -= n
+}
+
 // maxHandles is how many files of the store are kept open. A build reads from hundreds of modules in turn; the usual
 // limit of a process is 1024 descriptors, which the runtime raises where it may.
 const maxHandles = 256

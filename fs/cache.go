@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	iofs "io/fs"
+	"path"
 	"strings"
 	"time"
 	"unsafe"
@@ -51,6 +52,18 @@ func (f *FS) touch(paths ...string) {
 	for _, id := range f.nodes.above(paths) {
 		f.server.InodeNotify(id, -1, 0) // best effort: the attributes hold for a second only
 	}
+}
+
+// forgetName makes the kernel look p up anew, soon: not while it waits for us with the directory locked.
+func (f *FS) forgetName(p string) {
+	if f.server == nil {
+		return
+	}
+	f.background(func() {
+		if dir, ok := f.nodes.id(path.Dir(p)); ok {
+			f.server.EntryNotify(dir, path.Base(p)) // best effort: it is believed for a minute only
+		}
+	})
 }
 
 // once runs work once for all who want key at the same time. It belongs to the mount; ctx bounds only the waiting.
@@ -237,7 +250,7 @@ func (ix *indexed) path(i int) string {
 
 // memory returns about how many bytes the tree takes.
 func (ix *indexed) memory() int64 {
-	return int64(len(ix.entries))*int64(unsafe.Sizeof(entry{})) + int64(len(ix.names))
+	return int64(len(ix.entries))*int64(unsafe.Sizeof(entry{})) + int64(len(ix.names)) + int64(len(ix.heads))*int64(unsafe.Sizeof(head{}))
 }
 
 // treeMemory bounds the trees in memory, in bytes: those of about a million files.
@@ -295,7 +308,7 @@ func (f *FS) load(ctx context.Context, md *mod) (*indexed, error) {
 	if ix, ok := f.trees.get(md.slot); ok {
 		return ix, nil
 	}
-	return f.index(ctx, md, z)
+	return f.index(ctx, md, z, nil)
 }
 
 func (f *FS) keepTree(md *mod, ix *indexed) {

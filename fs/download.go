@@ -40,7 +40,9 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 			err = fmt.Errorf("%s: ziphash: a client is making it: %w", pp.Mod, errNotOffered)
 		}
 		n.size = ziphashSize
-		timeout = f.offerTimeout(timeout)
+		if timeout = moduleTimeout; !f.opened(pp.Mod) {
+			timeout = f.offerTimeout(timeout)
+		}
 	case KindZip:
 		if err = f.offeredZip(ctx, pp.Mod, caller); err == nil {
 			op, timeout = "zip", f.offerTimeout(moduleTimeout) // the size may be upstream's word only

@@ -2,11 +2,15 @@ package fs
 
 import (
 	"archive/zip"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	iofs "io/fs"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,7 +77,8 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
 		defer close(info)
 		f.info(ctx, md.Version)
 	})
-	kept := keeper{room: f.opts.MemoryLimit / 8} // several are fetched at once
+	kept := keeper{allowance: &f.keeping}
+	defer kept.release()
 	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, kept.add)
 	if err != nil {
 		return err
@@ -82,13 +87,13 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
 	if err := f.pins.pinZip(md.Version, h1); err != nil {
 		return err
 	}
-	ix, err := f.index(ctx, md, t)
+	ix, err := f.index(ctx, md, t, kept.heads)
 	if err != nil {
 		return err
 	}
 	for name, data := range kept.files {
 		if i, ok := ix.find(name); ok {
-			f.content.add(contentKey{md.slot, i}, data, int64(len(data)))
+			f.content.add(contentKey{md.slot, i}, content{data, int64(len(data)) == ix.size(i)}, int64(len(data)))
 		}
 	}
 	f.stats.fetched.Add(t.Size())
@@ -102,8 +107,9 @@ type archive interface {
 	Size() int64
 }
 
-// index makes the tree of a module from its archive and keeps it, in memory and in the store.
-func (f *FS) index(ctx context.Context, md *mod, a archive) (*indexed, error) {
+// index makes the tree of a module from its archive and keeps it, in memory and in the store. heads are the CRC-32Cs of how
+// large files begin, as far as they are known.
+func (f *FS) index(ctx context.Context, md *mod, a archive, heads map[string]uint32) (*indexed, error) {
 	zr, err := zip.NewReader(a, a.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: zip: %w: %v", md.Version, errDamaged, err)
@@ -113,6 +119,7 @@ func (f *FS) index(ctx context.Context, md *mod, a archive) (*indexed, error) {
 		return nil, fmt.Errorf("%s: zip: %w", md.Version, err)
 	}
 	t.zipSize = a.Size()
+	t.setHeads(heads)
 	ix := &indexed{tree: t, time: f.modTime(md.Version)}
 	if err := f.store.Put(indexKey(md.Version), ix.encode()); err != nil {
 		f.log.Warn("index not stored", "module", md.Path, "version", md.Version.Version, "err", err)
@@ -140,22 +147,56 @@ func (f *FS) modTime(m module.Version) time.Time {
 	return noTime
 }
 
-// keeper collects inflated files until they are verified, within the room it is given.
+// keeper collects what the client that opens a module is likely to read of it, while it is verified: how source files begin.
 type keeper struct {
+	allowance *allowance
+
 	mu    sync.Mutex
-	room  int64
-	files map[string][]byte
+	files map[string][]byte // by slash path below M@V
+	heads map[string]uint32 // the CRC-32C of the first headSize bytes of larger files
+	bytes int64
 }
 
-// add may be called concurrently.
-func (k *keeper) add(name string, data []byte) {
+// add is a fetch.Keep.
+func (k *keeper) add(name string, data []byte, size int64) {
+	var crc uint32
+	if size > headSize {
+		data = data[:headSize]
+		crc = crc32.Checksum(data, castagnoli)
+	}
+	keep := isSource(name) && k.allowance.take(int64(len(data)))
+	if keep {
+		data = bytes.Clone(data)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.room -= int64(len(data)); k.room < 0 {
-		return
-	}
 	if k.files == nil {
-		k.files = make(map[string][]byte)
+		k.files, k.heads = make(map[string][]byte), make(map[string]uint32)
 	}
-	k.files[name] = data
+	if size > headSize {
+		k.heads[name] = crc
+	}
+	if keep {
+		k.files[name] = data
+		k.bytes += int64(len(data))
+	}
+}
+
+// release gives back what was taken of the allowance: what was kept is somewhere else by now, or nowhere.
+func (k *keeper) release() { k.allowance.give(k.bytes) }
+
+// isSource reports whether a file, by its slash path below M@V, is one that the go command reads when it loads packages: not
+// one of a test's data, nor one that it ignores (https://pkg.go.dev/cmd/go, "Package lists and patterns").
+func isSource(name string) bool {
+	switch path.Ext(name) {
+	case ".go", ".s", ".c", ".h":
+	default:
+		return name == "go.mod"
+	}
+	for elem := range strings.SplitSeq(name, "/") {
+		if elem == "testdata" || elem[0] == '_' || elem[0] == '.' {
+			return false
+		}
+	}
+	return true
 }

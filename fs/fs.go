@@ -115,13 +115,16 @@ type FS struct {
 	nodes    nodes
 	modules  modules
 	flights  singleflight.Group
-	trees    *budget[uint64, *indexed]   // by slot
-	content  *budget[contentKey, []byte] // inflated files
+	trees    *budget[uint64, *indexed]    // by slot
+	content  *budget[contentKey, content] // inflated files
+	keeping  allowance                    // for what is inflated while it is verified
 	zips     *handles
 	answers  *answers // upstream's answers that change with time
 	prefetch prefetcher
 	callers  callers
-	goSums   *budget[fileID, sums]
+
+	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
+	goSums      *budget[fileID, sums]
 
 	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
 	stats   stats
@@ -219,7 +222,8 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		started:       time.Now(),
 		owner:         fuse.Owner{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())},
 		trees:         newBudget[uint64, *indexed](treeMemory),
-		content:       newBudget[contentKey, []byte](o.MemoryLimit),
+		content:       newBudget[contentKey, content](o.MemoryLimit - o.MemoryLimit/3),
+		keeping:       allowance{max: o.MemoryLimit / 3},
 		zips:          newHandles(maxHandles),
 		answers:       newAnswers(),
 		goSums:        newBudget[fileID, sums](sumsMemory),

@@ -41,7 +41,7 @@ type adder func(e fuse.DirEntry, fill func(*fuse.EntryOut)) bool
 func (f *FS) list(cancel <-chan struct{}, in *fuse.ReadIn, off uint64, add adder) fuse.Status {
 	f.stats.listings.Add(1)
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
-		return f.listInModule(cancel, slot, i, off, add)
+		return f.listInModule(cancel, slot, i, off, in.Pid, add)
 	}
 	if f.overlay != nil {
 		// Nothing that is listed may change its name before its node is made.
@@ -89,7 +89,7 @@ func addDots(off, ino, up uint64, add adder) bool {
 }
 
 // listInModule lists directory i of a module. Offsets are positions: the tree never changes.
-func (f *FS) listInModule(cancel <-chan struct{}, slot uint64, i int, off uint64, add adder) fuse.Status {
+func (f *FS) listInModule(cancel <-chan struct{}, slot uint64, i int, off uint64, caller uint32, add adder) fuse.Status {
 	md := f.modules.get(slot)
 	if md == nil {
 		return fuse.Status(errStale)
@@ -113,6 +113,9 @@ func (f *FS) listInModule(cancel <-chan struct{}, slot uint64, i int, off uint64
 		first += int(min(off-firstCookie+1, uint64(end-first)))
 	}
 	base, _ := ix.children(i)
+	if first == end && off >= firstCookie {
+		f.push(md, ix, i, caller) // by now the kernel knows all that is in it
+	}
 	for c := first; c < end; c++ {
 		if f.overlay != nil && md.isRemoved(c) {
 			continue

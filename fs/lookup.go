@@ -218,6 +218,7 @@ func missing(out *fuse.EntryOut, d time.Duration) fuse.Status {
 
 // Forget implements fuse.RawFileSystem.
 func (f *FS) Forget(id, lookups uint64) {
+	f.stats.forgets.Add(1)
 	if _, _, ok := moduleEntry(id); ok {
 		return
 	}
@@ -228,6 +229,7 @@ func (f *FS) Forget(id, lookups uint64) {
 
 // GetAttr implements fuse.RawFileSystem.
 func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	f.stats.getattrs.Add(1)
 	slot, i, ok := moduleEntry(in.NodeId)
 	if !ok {
 		n := f.nodes.get(in.NodeId)

@@ -193,6 +193,14 @@ func (t *nodes) above(paths []string) []uint64 {
 	return ids
 }
 
+// id returns the ID of the node at a path, false if the kernel knows none.
+func (t *nodes) id(path string) (uint64, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, ok := t.byPath[path]
+	return id, ok
+}
+
 // path returns where a node is now, "" if it is not known.
 func (t *nodes) path(id uint64) string {
 	if n := t.get(id); n != nil {

@@ -52,20 +52,28 @@ func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, off int64,
 		return nil, fuse.Status(errStale)
 	}
 	// What is in memory is answered without setting up a context.
-	if data, ok := f.content.get(contentKey{slot, i}); ok {
-		return f.slice(data, off, len(buf)), fuse.OK
+	if held, ok := f.content.get(contentKey{slot, i}); ok && held.covers(off, len(buf)) {
+		return f.answerRead(contentKey{slot, i}, held, off, len(buf)), fuse.OK
 	}
 	ctx, done := f.request(cancel)
 	defer done()
-	c, release, err := f.openFile(ctx, md, i)
+	c, release, err := f.openFile(ctx, md, i, off, len(buf))
 	if err != nil {
 		return nil, f.fail("read", md.Version, err)
 	}
 	defer release()
 	if c.spool == nil {
-		return f.slice(c.data, off, len(buf)), fuse.OK
+		return f.answerRead(contentKey{slot, i}, c.content, off, len(buf)), fuse.OK
 	}
 	return f.readHandle("read", md, c.spool, off, buf)
+}
+
+// answerRead answers a read from c. Once a reader has come to its end, the kernel has it, and it makes room for others.
+func (f *FS) answerRead(key contentKey, c content, off int64, n int) fuse.ReadResult {
+	if off+int64(n) >= int64(len(c.data)) {
+		f.content.remove(key)
+	}
+	return f.slice(c.data, off, n)
 }
 
 // slice answers a read with a part of data, without copying it.

@@ -1,18 +1,15 @@
 package fs
 
 import (
+	"archive/zip"
 	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	iofs "io/fs"
-	"sync"
 
-	"archive/zip"
-
-	"github.com/klauspost/compress/flate"
-
+	"modfs/fetch"
 	"modfs/lru"
 )
 
@@ -26,16 +23,25 @@ type contentKey struct {
 	index int
 }
 
-// open is what reads of a file are answered from: its bytes in memory, or a handle on them.
-type open struct {
+// content is what a file inside a module has, or how that begins.
+type content struct {
 	data  []byte
+	whole bool // data is all of it
+}
+
+// covers reports whether c has what a read of n bytes at off wants.
+func (c content) covers(off int64, n int) bool { return c.whole || off+int64(n) <= int64(len(c.data)) }
+
+// open is what reads of a file are answered from: its content in memory, or a handle on it.
+type open struct {
+	content
 	spool *handle
 }
 
-// content returns what is in file i of a module; release gives it back.
-func (f *FS) openFile(ctx context.Context, md *mod, i int) (c open, release func(), err error) {
-	if data, ok := f.content.get(contentKey{md.slot, i}); ok {
-		return open{data: data}, func() {}, nil
+// openFile returns what a read of n bytes at off in file i of a module is answered from; release gives it back.
+func (f *FS) openFile(ctx context.Context, md *mod, i int, off int64, n int) (c open, release func(), err error) {
+	if held, ok := f.content.get(contentKey{md.slot, i}); ok && held.covers(off, n) {
+		return open{content: held}, func() {}, nil
 	}
 	err = f.repairing(ctx, md, func() error {
 		ix, err := f.load(ctx, md)
@@ -45,11 +51,15 @@ func (f *FS) openFile(ctx context.Context, md *mod, i int) (c open, release func
 		if i >= ix.len() || ix.isDir(i) {
 			return fmt.Errorf("%s: entry %d: %w", md.Version, i, iofs.ErrNotExist)
 		}
-		if ix.size(i) <= maxInMemory {
-			c.data, err = f.inflateToMemory(ctx, md, ix, i)
-			return err
+		_, hasHead := ix.head(i)
+		switch {
+		case hasHead && off+int64(n) <= headSize:
+			c.content, err = f.inflateHead(ctx, md, ix, i)
+		case ix.size(i) <= maxInMemory:
+			c.content, err = f.inflateToMemory(ctx, md, ix, i)
+		default:
+			c.spool, err = f.inflateToSpool(ctx, md, ix, i)
 		}
-		c.spool, err = f.inflateToSpool(ctx, md, ix, i)
 		return err
 	})
 	if err != nil {
@@ -62,18 +72,45 @@ func (f *FS) openFile(ctx context.Context, md *mod, i int) (c open, release func
 }
 
 // inflateToMemory returns file i whole, from memory if somebody else has put it there.
-func (f *FS) inflateToMemory(ctx context.Context, md *mod, ix *indexed, i int) ([]byte, error) {
-	key := contentKey{md.slot, i}
-	return once(f, ctx, fmt.Sprintf("inflate %d %d", md.slot, i), func(ctx context.Context) ([]byte, error) {
-		if data, ok := f.content.get(key); ok {
-			return data, nil
-		}
+func (f *FS) inflateToMemory(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
+	return f.inflateOnce(ctx, "whole", contentKey{md.slot, i}, func(c content) bool { return c.whole }, func(ctx context.Context) (content, error) {
 		buf := buffer{data: make([]byte, 0, ix.size(i))}
-		if err := f.inflate(ctx, md, ix, i, &buf); err != nil {
-			return nil, err
+		err := f.inflate(ctx, md, ix, i, &buf)
+		return content{buf.data, true}, err
+	})
+}
+
+// inflateHead is inflateToMemory for the first headSize bytes of a larger file, which have a checksum of their own.
+func (f *FS) inflateHead(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
+	return f.inflateOnce(ctx, "head", contentKey{md.slot, i}, func(content) bool { return true }, func(ctx context.Context) (content, error) {
+		data := make([]byte, headSize)
+		err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+			n, err := io.ReadFull(r, data)
+			f.stats.inflated.Add(int64(n))
+			if err != nil {
+				return err
+			}
+			if want, _ := ix.head(i); crc32.Checksum(data, castagnoli) != want {
+				return errors.New("the checksum of its first bytes is another")
+			}
+			return nil
+		})
+		return content{data, false}, err
+	})
+}
+
+// inflateOnce returns what is held of a file, if that will do, or what work makes of it, once for all who want that.
+func (f *FS) inflateOnce(ctx context.Context, what string, key contentKey, will func(content) bool, work func(context.Context) (content, error)) (content, error) {
+	return once(f, ctx, fmt.Sprintf("inflate %s %d %d", what, key.slot, key.index), func(ctx context.Context) (content, error) {
+		if held, ok := f.content.get(key); ok && will(held) {
+			return held, nil
 		}
-		f.content.add(key, buf.data, int64(cap(buf.data)))
-		return buf.data, nil
+		c, err := work(ctx)
+		if err != nil {
+			return content{}, err
+		}
+		f.content.add(key, c, int64(cap(c.data)))
+		return c, nil
 	})
 }
 
@@ -109,12 +146,28 @@ func (f *FS) inflateToSpool(ctx context.Context, md *mod, ix *indexed, i int) (*
 	return f.keepOpen(key, file), nil
 }
 
-// flateReaders are reused: each has 40 KiB of state.
-var flateReaders = sync.Pool{New: func() any { return flate.NewReader(nil) }}
-
 // inflate writes the content of file i to w, and checks its size and CRC-32. An error that wraps errDamaged says that the
 // archive on disk is not what was verified.
 func (f *FS) inflate(ctx context.Context, md *mod, ix *indexed, i int, w io.Writer) error {
+	d := ix.data(i)
+	return f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+		crc := crc32.NewIEEE()
+		n, err := io.Copy(io.MultiWriter(crc, w), io.LimitReader(r, d.size+1))
+		f.stats.inflated.Add(n)
+		switch {
+		case err != nil:
+			return err
+		case n != d.size:
+			return fmt.Errorf("%d bytes inflated, not %d", n, d.size)
+		case crc.Sum32() != d.crc && d.crc != 0: // 0: the packer did not set it; see package fetch
+			return fmt.Errorf("CRC-32 is %08x, not %08x", crc.Sum32(), d.crc)
+		}
+		return nil
+	})
+}
+
+// inflater calls read with what file i inflates to. An error of read is damage, unless it is one of the store's.
+func (f *FS) inflater(ctx context.Context, md *mod, ix *indexed, i int, read func(io.Reader) error) error {
 	z, err := f.openZip(ctx, md)
 	if err != nil {
 		return err
@@ -128,29 +181,17 @@ func (f *FS) inflate(ctx context.Context, md *mod, ix *indexed, i int, w io.Writ
 	switch d.method {
 	case zip.Store:
 	case zip.Deflate:
-		fr := flateReaders.Get().(io.ReadCloser)
-		defer flateReaders.Put(fr)
-		if err := fr.(flate.Resetter).Reset(in, nil); err != nil {
-			return err
-		}
-		in = fr
+		inflated := fetch.Inflate(in)
+		defer inflated.Close() // cannot fail
+		in = inflated
 	default:
 		return damaged(fmt.Sprintf("unknown method %d", d.method))
 	}
-	crc := crc32.NewIEEE()
-	n, err := io.Copy(io.MultiWriter(crc, w), io.LimitReader(in, d.size+1))
-	f.stats.inflated.Add(n)
-	switch {
-	case errors.Is(err, lru.ErrNoSpace), errors.Is(err, lru.ErrTooLarge):
+	err = read(in)
+	if err == nil || errors.Is(err, lru.ErrNoSpace) || errors.Is(err, lru.ErrTooLarge) {
 		return err
-	case err != nil:
-		return damaged(err.Error())
-	case n != d.size:
-		return damaged(fmt.Sprintf("%d bytes inflated, not %d", n, d.size))
-	case crc.Sum32() != d.crc && d.crc != 0: // 0: the packer did not set it; see package fetch
-		return damaged(fmt.Sprintf("CRC-32 is %08x, not %08x", crc.Sum32(), d.crc))
 	}
-	return nil
+	return damaged(err.Error())
 }
 
 // repairing runs read. If that finds the module's archive damaged, the archive goes to quarantine, is fetched and verified

@@ -51,6 +51,7 @@ func (f *FS) removed(p string, pp Path) {
 		return
 	case KindModule:
 		f.evictModule(pp.Mod)
+		f.forgetName(inMod(zipHashKey(pp.Mod)))
 	case KindInfo, KindMod, KindZip, KindList, KindLatest:
 		f.zips.drop(storeKey(p))
 		f.evict(storeKey(p))

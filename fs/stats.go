@@ -5,9 +5,11 @@ import "sync/atomic"
 // stats count what happened since the mount. All fields are counters.
 type stats struct {
 	lookups, reads, listings atomic.Int64 // FUSE requests
+	getattrs, forgets        atomic.Int64
 	hits, misses             atomic.Int64 // modules opened: the zip was in the store, or had to be fetched
 	fetched                  atomic.Int64 // bytes of zips
-	served                   atomic.Int64 // bytes answered to reads
+	served                   atomic.Int64 // bytes answered to reads, or pushed
+	pushed                   atomic.Int64 // files given to the kernel before they were read
 	inflated                 atomic.Int64 // bytes inflated to answer reads
 	notFound                 atomic.Int64 // lookups that upstream answered with "no such version"
 	damaged, repaired        atomic.Int64 // stored files found damaged, and replaced
@@ -20,11 +22,14 @@ func (s *stats) snapshot() map[string]int64 {
 		"lookups":        s.lookups.Load(),
 		"reads":          s.reads.Load(),
 		"listings":       s.listings.Load(),
+		"getattrs":       s.getattrs.Load(),
+		"forgets":        s.forgets.Load(),
 		"hits":           s.hits.Load(),
 		"misses":         s.misses.Load(),
 		"fetched_bytes":  s.fetched.Load(),
 		"served_bytes":   s.served.Load(),
 		"inflated_bytes": s.inflated.Load(),
+		"pushed":         s.pushed.Load(),
 		"not_found":      s.notFound.Load(),
 		"damaged":        s.damaged.Load(),
 		"repaired":       s.repaired.Load(),

@@ -23,6 +23,9 @@ type tree struct {
 	entries []entry
 	names   string // the base names of all entries, in order
 
+	// heads are the checksums of how files larger than headSize begin, ordered by entry. A file may have none.
+	heads []head
+
 	// unpacked is the total size of all files in bytes.
 	unpacked int64
 
@@ -30,6 +33,13 @@ type tree struct {
 	// newTree cannot know it and leaves 0, unknown: whoever calls it sets it before the tree is shared.
 	zipSize int64
 }
+
+// headSize is how much of a larger file has a checksum of its own, in bytes, so that it can be read without inflating the
+// rest: what reads source code for its imports rarely needs more. With 4 KiB read first, the kernel reads 16 KiB, then 32.
+const headSize = 48 << 10
+
+// head is the CRC-32C of the first headSize bytes of a file.
+type head struct{ entry, crc uint32 }
 
 // entry is a file or directory in 28 bytes. Four are enough for each number, as the go command refuses zips above 500 MiB,
 // packed or not (modzip.MaxZipFile); newTree checks that they are.
@@ -325,6 +335,25 @@ func (t *tree) lookup(dir int, name string) (int, bool) {
 		}
 	}
 	return lo, lo < end && t.name(lo) == name
+}
+
+// head returns the CRC-32C of the first headSize bytes of file i, false if that is not known.
+func (t *tree) head(i int) (uint32, bool) {
+	at, ok := slices.BinarySearchFunc(t.heads, uint32(i), func(h head, i uint32) int { return cmp.Compare(h.entry, i) })
+	if !ok {
+		return 0, false
+	}
+	return t.heads[at].crc, true
+}
+
+// setHeads sets the checksums of heads, by slash path below M@V. The tree must not be shared yet.
+func (t *tree) setHeads(crcs map[string]uint32) {
+	for name, crc := range crcs {
+		if i, ok := t.find(name); ok && t.size(i) > headSize {
+			t.heads = append(t.heads, head{uint32(i), crc})
+		}
+	}
+	slices.SortFunc(t.heads, func(a, b head) int { return cmp.Compare(a.entry, b.entry) })
 }
 
 // find returns the entry at a slash path below M@V; "" is M@V itself.

@@ -17,11 +17,13 @@ import (
 //	             of a directory: uvarint number of children
 //	             of a file:      uvarint offset, packed, size; CRC-32 (4 bytes, big endian)
 //	names      in order, without separators
+//	heads      uvarint number; of each the uvarint distance from the entry of the one before it (from -1, the first),
+//	           and its CRC-32C (4 bytes, big endian)
 //	checksum   CRC-32C of all before it (4 bytes, big endian)
 //
 // What follows from the order of the entries (parents, first children, counts, offsets of names) is not in it, and so
 // cannot be wrong.
-const treeMagic = "modfs-tree-1\n"
+const treeMagic = "modfs-tree-2\n"
 
 const checksumSize = 4
 
@@ -50,6 +52,13 @@ func (t *tree) encode() []byte {
 		b = binary.BigEndian.AppendUint32(b, e.crc)
 	}
 	b = append(b, t.names...)
+	b = binary.AppendUvarint(b, uint64(len(t.heads)))
+	last := -1
+	for _, h := range t.heads {
+		b = binary.AppendUvarint(b, uint64(int(h.entry)-last))
+		b = binary.BigEndian.AppendUint32(b, h.crc)
+		last = int(h.entry)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -84,12 +93,16 @@ func decode(b []byte) (*tree, error) {
 	if err := d.entries(t); err != nil {
 		return nil, err
 	}
-	if uint64(len(d.rest)) != nameBytes {
+	if uint64(len(d.rest)) < nameBytes {
 		return nil, errors.New("wrong length of names")
 	}
 	// The only copy that outlives this function, so that the tree keeps no more than it needs in memory.
-	t.names = strings.Clone(d.rest)
-	return t, t.check()
+	t.names = strings.Clone(d.rest[:nameBytes])
+	d.rest = d.rest[nameBytes:]
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	return t, d.heads(t)
 }
 
 // entries decodes all entries. What follows from their order it works out.
@@ -139,6 +152,32 @@ func (d *decoder) entries(t *tree) error {
 	}
 	if next != uint64(len(t.entries)) {
 		return errors.New("entries that are in no directory")
+	}
+	return nil
+}
+
+// heads decodes the checksums of heads, after which there must be nothing.
+func (d *decoder) heads(t *tree) error {
+	n := d.uvarint(uint64(len(t.entries)))
+	// One takes at least five bytes, so damage cannot make us allocate much more than we were given.
+	if d.bad || 5*n > uint64(len(d.rest)) {
+		return errors.New("wrong number of heads")
+	}
+	if n > 0 {
+		t.heads = make([]head, 0, n)
+	}
+	at := uint64(math.MaxUint64) // -1
+	for range n {
+		at += d.uvarint(uint64(len(t.entries)))
+		crc := d.uint32()
+		last := len(t.heads) - 1
+		if d.bad || at >= uint64(len(t.entries)) || last >= 0 && at <= uint64(t.heads[last].entry) || t.size(int(at)) <= headSize {
+			return errors.New("wrong heads")
+		}
+		t.heads = append(t.heads, head{uint32(at), crc})
+	}
+	if d.rest != "" {
+		return errors.New("too long")
 	}
 	return nil
 }

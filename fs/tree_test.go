@@ -280,9 +280,14 @@ func TestTreeToolchain(t *testing.T) {
 }
 
 func TestTreeEncode(t *testing.T) {
-	raw := makeRawZip(t, "example.com/M@v1.0.0-RC1/", treeFiles...)
+	long := strings.Repeat("x", headSize+1)
+	raw := makeRawZip(t, "example.com/M@v1.0.0-RC1/", append(slices.Clone(treeFiles), "large/a", long, "large/b", long)...)
 	tr := mustTree(t, treeModule, readZip(t, raw), false)
 	tr.zipSize = int64(len(raw))
+	tr.setHeads(map[string]uint32{"large/b": 1, "large/a": 2, "a": 3, "none": 4})
+	if len(tr.heads) != 2 {
+		t.Fatalf("heads: %+v", tr.heads)
+	}
 	b := tr.encode()
 	got, err := decodeTree(b)
 	if err != nil {
@@ -319,29 +324,43 @@ func TestDecodeTreeRefuses(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"nothing":          {},
 		"no entries":       {0, 0, 0},
-		"too many":         {0, 0xff, 0xff, 0xff, 7, 0, flagDir, 0},
-		"root is a file":   {0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"unreached":        {0, 2, 1, flagDir, 0, flagDir, 1, 0, 'a'},
-		"empty directory":  {0, 2, 1, flagDir, 1, flagDir, 1, 0, 'a'},
-		"own child":        {0, 2, 1, flagDir, 1, flagDir, 1, 1, 'a'},
-		"wrong flags":      {0, 2, 1, flagDir, 1, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 'a'},
-		"exec directory":   {0, 2, 1, flagDir, 1, flagDir | flagExec, 1, 0, 'a'},
-		"no name":          {0, 2, 0, flagDir, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"stored otherwise": {0, 2, 1, flagDir, 1, 0, 1, 0, 1, 2, 0, 0, 0, 0, 'a'},
-		"beyond the zip":   {9, 2, 1, flagDir, 1, 0, 1, 5, 5, 5, 0, 0, 0, 0, 'a'},
-		"slash":            {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '/'},
-		"dot":              {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '.'},
-		"names missing":    {0, 2, 0, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0},
-		"names too long":   {0, 2, 2, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 'b'},
-		"twice":            {0, 3, 2, flagDir, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 'a'},
+		"too many":         {0, 0xff, 0xff, 0xff, 7, 0, flagDir, 0, 0},
+		"root is a file":   {0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"unreached":        {0, 2, 1, flagDir, 0, flagDir, 1, 0, 'a', 0},
+		"empty directory":  {0, 2, 1, flagDir, 1, flagDir, 1, 0, 'a', 0},
+		"own child":        {0, 2, 1, flagDir, 1, flagDir, 1, 1, 'a', 0},
+		"wrong flags":      {0, 2, 1, flagDir, 1, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 0},
+		"exec directory":   {0, 2, 1, flagDir, 1, flagDir | flagExec, 1, 0, 'a', 0},
+		"no name":          {0, 2, 0, flagDir, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"stored otherwise": {0, 2, 1, flagDir, 1, 0, 1, 0, 1, 2, 0, 0, 0, 0, 'a', 0},
+		"beyond the zip":   {9, 2, 1, flagDir, 1, 0, 1, 5, 5, 5, 0, 0, 0, 0, 'a', 0},
+		"slash":            {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '/', 0},
+		"dot":              {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '.', 0},
+		"names missing":    {0, 2, 0, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0},
+		"names too long":   {0, 2, 2, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 'b', 0},
+		"twice":            {0, 3, 2, flagDir, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 'a', 0},
+		"no heads":         {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a'},
+		"head of nothing":  {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 3, 1, 2, 3, 4},
+		"head of the root": {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 1, 1, 2, 3, 4},
+		"head of a small":  {0, 2, 1, flagDir, 1, 0, 1, 0, 0x80, 0x80, 3, 0x80, 0x80, 3, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3, 4},
+		"head twice":       {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 2, 2, 1, 2, 3, 4, 0, 1, 2, 3, 4},
+		"half a head":      {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3},
+		"behind the heads": {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3, 4, 0},
 		"endless number":   {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0, flagDir, 0},
 	} {
 		if tr, err := decodeTree(seal(b)); err == nil {
 			t.Errorf("%s: decoded as %+v", name, tr)
 		}
 	}
-	if _, err := decodeTree(seal([]byte{9, 2, 1, flagDir, 1, flagDeflate, 1, 4, 5, 50, 0, 0, 0, 0, 'a'})); err != nil {
+	if _, err := decodeTree(seal([]byte{9, 2, 1, flagDir, 1, flagDeflate, 1, 4, 5, 50, 0, 0, 0, 0, 'a', 0})); err != nil {
 		t.Errorf("a right one: %v", err)
+	}
+	tr, err := decodeTree(seal([]byte{0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3, 4}))
+	if err != nil {
+		t.Fatalf("one with a head: %v", err)
+	}
+	if crc, ok := tr.head(1); !ok || crc != 0x01020304 {
+		t.Errorf("head %x, %v", crc, ok)
 	}
 }
 
