@@ -44,7 +44,10 @@ func TestSummarize(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	c := got[0]
-	if c.Plain != (spread{15, 10, 20}) || c.Modfs != (spread{6, 4, 8}) || c.Ratio != 0.4 || c.RoundRatios != (spread{0.4, 0.4, 0.4}) {
+	if c.Plain != (spread{15, 10, 20}) || c.Modfs != (spread{6, 4, 8}) {
+		t.Errorf("%+v", c)
+	}
+	if c.Ratio != 0.4 || c.RoundRatios != (spread{0.4, 0.4, 0.4}) {
 		t.Errorf("%+v", c)
 	}
 	d := c.Detail["modfs"]
@@ -65,7 +68,8 @@ func TestTable(t *testing.T) {
 }
 
 func TestFlatten(t *testing.T) {
-	got, err := flatten(json.RawMessage(`{"reads": 3, "bytes": 1.5, "name": "x", "fuse": {"lookup": 4, "deep": {"n": 5}}, "list": [1]}`))
+	got, err := flatten(json.RawMessage(
+		`{"reads": 3, "bytes": 1.5, "name": "x", "fuse": {"lookup": 4, "deep": {"n": 5}}, "list": [1]}`))
 	want := map[string]int64{"reads": 3, "bytes": 1, "fuse.lookup": 4, "fuse.deep.n": 5}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
@@ -174,8 +178,9 @@ func TestProxy(t *testing.T) {
 			t.Errorf("%s %s %s: %d %q", c.method, c.path, c.rang, status, body)
 		}
 	}
-	if _, body := ask("GET", "/sumdb/"+dbName+"/lookup/example.com/a@v1.0.0", ""); !strings.Contains(body, "\nexample.com/a v1.0.0 h1:aaaa\n") {
-		t.Errorf("lookup: %q", body)
+	_, lines := ask("GET", "/sumdb/"+dbName+"/lookup/example.com/a@v1.0.0", "")
+	if !strings.Contains(lines, "\nexample.com/a v1.0.0 h1:aaaa\n") {
+		t.Errorf("lookup: %q", lines)
 	}
 	counts := p.snapshot()
 	if counts["head"] != 1 || counts["range"] != 1 || counts["sumdb"] != 4 || counts["not_found"] < 3 {

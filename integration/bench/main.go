@@ -65,6 +65,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+const usage = `Bench compares a modfs mount with a plain directory as GOMODCACHE.
+
+Usage: go run ./integration/bench [flags]
+
+`
+
 // parse reads the command line. What the flag package has to say about it goes to stderr.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
@@ -82,7 +88,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.BoolVar(&o.markdown, "markdown", false, "print Markdown")
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stderr, "Bench compares a modfs mount with a plain directory as GOMODCACHE.\n\nUsage: go run ./integration/bench [flags]\n\n")
+		fmt.Fprint(stderr, usage)
 		fs.SetOutput(stderr)
 		fs.PrintDefaults()
 		fmt.Fprintf(stderr, "\nThe measurements: %s.\n", strings.Join(names(groups(o.latency)), ", "))

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// Each arm is empty when it is opened, and leaves nothing when it is closed.
+func TestArms(t *testing.T) {
+	p, err := startProxy(testTree(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	tmp, err := realDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, store := filepath.Join(tmp, "mod"), filepath.Join(tmp, "store")
+	for _, a := range []arm{&plain{dir}, &mounted{dir: dir, store: store}} {
+		t.Run(a.name(), func(t *testing.T) {
+			if m, ok := a.(*mounted); ok {
+				requireFUSE(t)
+				if m.bin, err = build(t.Context(), filepath.Join(tmp, "bin")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env := benchEnv(os.Environ(), "GOPROXY="+p.url, "GOSUMDB=off", "GOPATH="+filepath.Join(tmp, "go"))
+			for range 2 {
+				testArm(t, a, env, dir)
+			}
+			for _, name := range []string{dir, store} {
+				if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is left: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+func testArm(t *testing.T, a arm, env []string, dir string) {
+	t.Helper()
+	modcache, err := a.open(t.Context(), env)
+	defer func() {
+		if err := a.close(); err != nil {
+			t.Error("close:", err)
+		}
+	}()
+	if err != nil || modcache != dir {
+		t.Fatalf("open: %q, %v", modcache, err)
+	}
+	entries, err := os.ReadDir(modcache)
+	if err != nil || slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != "cache" }) {
+		t.Errorf("it is not empty: %v, %v", entries, err)
+	}
+	if _, err := a.disk(); err != nil {
+		t.Error("disk:", err)
+	}
+	d, err := a.daemon()
+	if err != nil {
+		t.Error("daemon:", err)
+	}
+	if _, ok := a.(*mounted); ok && (d == nil || len(d.counters) == 0) {
+		t.Errorf("daemon: %+v", d)
+	}
+}
+
+// requireFUSE skips a test that mounts where that is impossible, and fails it there with MODFS_REQUIRE_FUSE=1.
+func requireFUSE(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+		if os.Geteuid() != 0 {
+			_, err = exec.LookPath("fusermount3")
+		}
+	}
+	switch {
+	case err == nil:
+	case os.Getenv("MODFS_REQUIRE_FUSE") == "1":
+		t.Fatalf("cannot mount: %v", err)
+	default:
+		t.Skipf("cannot mount: %v", err)
+	}
+}
