@@ -213,9 +213,17 @@ func (c *Client) Mod(ctx context.Context, m module.Version, want string) (data [
 	return data, h1, err
 }
 
-// Keep is told, concurrently, of each file in a zip while that is verified: its name below M@V, its size in bytes, and how its
-// inflated content begins, which is all of it up to 1 MiB. The content must not be retained.
-type Keep func(name string, head []byte, size int64)
+// Watch is how the caller of Zip takes part in the verification. Its functions are called concurrently, and may be nil.
+type Watch struct {
+	// File is told of each file in the zip: its name below M@V, its size in bytes, and how its inflated content begins, which
+	// is all of it up to 1 MiB. The content must not be retained. What it is told means nothing unless Zip returns nil.
+	File func(name string, head []byte, size int64)
+
+	// Turn is called when the zip is downloaded, and then before each file is verified. It may wait, as long as the context
+	// lasts, to let the verification of other zips go first, and returns how many cores to use from now on: not less than
+	// before; 0 means all.
+	Turn func(ctx context.Context) (cores int)
+}
 
 // Zip writes the verified zip of m to dst and returns its h1 hash.
 //
@@ -224,14 +232,12 @@ type Keep func(name string, head []byte, size int64)
 // covers m. If it does not, they are what the proxy sent, and it is up to the caller to give their hash as want from
 // then on.
 //
-// keep may be nil. What it is told means nothing unless Zip returns nil.
-//
 // The error wraps ErrNotFound if every proxy answered 404 or 410, ErrMismatch if the hash differs (it is then a
 // *MismatchError with both), ErrInvalid if the go command would refuse the zip, and dst's error if dst failed. Whatever
 // dst then holds is to be thrown away.
-func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, keep Keep) (h1 string, err error) {
+func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, w Watch) (h1 string, err error) {
 	return call(c, ctx, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
-		return c.zip(ctx, m, want, dst, keep)
+		return c.zip(ctx, m, want, dst, w)
 	})
 }
 

@@ -81,7 +81,7 @@ func TestArtifacts(t *testing.T) {
 			t.Errorf("Mod(%s) = %q, %s, %v", mv, data, h1, err)
 		}
 		dst := newFile(t)
-		h1, err = c.Zip(ctx, mv, "", dst, nil)
+		h1, err = c.Zip(ctx, mv, "", dst, fetch.Watch{})
 		if err != nil || h1 != s.ZipHash(m.Path, m.Version) {
 			t.Errorf("Zip(%s) = %s, %v; want %s", mv, h1, err, s.ZipHash(m.Path, m.Version))
 			continue
@@ -109,7 +109,7 @@ func TestZipKeeps(t *testing.T) {
 	s := proxytest.New(t)
 	c := newClient(t, config(s))
 	got := make(chan string, 1000)
-	if _, err := c.Zip(t.Context(), modMany, "", newFile(t), func(name string, data []byte, _ int64) { got <- name + "\x00" + string(data) }); err != nil {
+	if _, err := c.Zip(t.Context(), modMany, "", newFile(t), fetch.Watch{File: func(name string, data []byte, _ int64) { got <- name + "\x00" + string(data) }}); err != nil {
 		t.Fatal(err)
 	}
 	close(got)
@@ -144,7 +144,7 @@ func TestNotModules(t *testing.T) {
 		if _, err := c.Info(t.Context(), m); !errors.Is(err, fetch.ErrNotFound) {
 			t.Errorf("Info(%s): %v", m, err)
 		}
-		if _, err := c.Zip(t.Context(), m, "", newFile(t), nil); !errors.Is(err, fetch.ErrNotFound) {
+		if _, err := c.Zip(t.Context(), m, "", newFile(t), fetch.Watch{}); !errors.Is(err, fetch.ErrNotFound) {
 			t.Errorf("Zip(%s): %v", m, err)
 		}
 	}
@@ -167,14 +167,14 @@ func TestPinIsAuthority(t *testing.T) {
 	c := newClient(t, config(s))
 	want := s.ZipHash(modA.Path, modA.Version)
 	s.ResetRequests()
-	if _, err := c.Zip(t.Context(), modA, want, newFile(t), nil); err != nil {
+	if _, err := c.Zip(t.Context(), modA, want, newFile(t), fetch.Watch{}); err != nil {
 		t.Error(err)
 	}
 	if n := s.Count("sumdb/"); n != 0 {
 		t.Errorf("asked the database %d times although there is a pin", n)
 	}
 	var mm *fetch.MismatchError
-	_, err := c.Zip(t.Context(), modA, s.ZipHash(modMany.Path, modMany.Version), newFile(t), nil)
+	_, err := c.Zip(t.Context(), modA, s.ZipHash(modMany.Path, modMany.Version), newFile(t), fetch.Watch{})
 	if !errors.As(err, &mm) || mm.Got != want || mm.Source != "pin" || !errors.Is(err, fetch.ErrMismatch) {
 		t.Errorf("Zip with another pin: %v", err)
 	}

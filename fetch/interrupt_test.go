@@ -24,7 +24,7 @@ func TestTimeouts(t *testing.T) {
 			{IdleTimeout: time.Millisecond}, {Timeout: time.Millisecond},
 		} {
 			cfg.Proxy, cfg.SumDB = s.FaultURL(fault), "off"
-			_, err := newClient(t, cfg).Zip(t.Context(), modA, "", newFile(t), nil)
+			_, err := newClient(t, cfg).Zip(t.Context(), modA, "", newFile(t), fetch.Watch{})
 			if !is(err, fetch.ErrTimeout) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: Zip: %v", fault, err)
 			}
@@ -61,7 +61,7 @@ func TestInterrupt(t *testing.T) {
 		"Info": func(ctx context.Context, c *fetch.Client) error { _, err := c.Info(ctx, modA); return err },
 		"Mod":  func(ctx context.Context, c *fetch.Client) error { _, _, err := c.Mod(ctx, modA, ""); return err },
 		"Zip": func(ctx context.Context, c *fetch.Client) error {
-			_, err := c.Zip(ctx, modA, "", newFile(t), nil)
+			_, err := c.Zip(ctx, modA, "", newFile(t), fetch.Watch{})
 			return err
 		},
 		"ZipHash": func(ctx context.Context, c *fetch.Client) error { _, err := c.ZipHash(ctx, modA); return err },

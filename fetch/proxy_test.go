@@ -22,7 +22,7 @@ func TestPrivateIsSecret(t *testing.T) {
 	c.Private = "example.com/a,example.com/Upper"
 	cl := newClient(t, c)
 	for _, m := range []module.Version{modA, modCase} {
-		if _, err := cl.Zip(t.Context(), m, "", newFile(t), nil); !errors.Is(err, fetch.ErrNotFound) {
+		if _, err := cl.Zip(t.Context(), m, "", newFile(t), fetch.Watch{}); !errors.Is(err, fetch.ErrNotFound) {
 			t.Errorf("Zip(%s): %v", m, err)
 		}
 		if _, err := cl.ZipHash(t.Context(), m); !errors.Is(err, fetch.ErrNoSum) {
@@ -38,7 +38,7 @@ func TestPrivateIsSecret(t *testing.T) {
 	// Not covered by the database, but to be had from the proxy.
 	c.NoProxy = "none"
 	s.ResetRequests()
-	if h1, err := newClient(t, c).Zip(t.Context(), modA, "", newFile(t), nil); err != nil || h1 != s.ZipHash(modA.Path, modA.Version) {
+	if h1, err := newClient(t, c).Zip(t.Context(), modA, "", newFile(t), fetch.Watch{}); err != nil || h1 != s.ZipHash(modA.Path, modA.Version) {
 		t.Errorf("Zip with GONOPROXY=none: %s, %v", h1, err)
 	}
 	if n := s.Count("sumdb/"); n != 0 {
@@ -91,7 +91,7 @@ func TestFileProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newClient(t, fetch.Config{Proxy: "file://" + dir, SumDB: s.SumDB()})
-	if h1, err := c.Zip(t.Context(), modA, "", newFile(t), nil); err != nil || h1 != s.ZipHash(modA.Path, modA.Version) {
+	if h1, err := c.Zip(t.Context(), modA, "", newFile(t), fetch.Watch{}); err != nil || h1 != s.ZipHash(modA.Path, modA.Version) {
 		t.Errorf("Zip = %s, %v", h1, err)
 	}
 	if _, err := c.Info(t.Context(), modA); !errors.Is(err, fetch.ErrNotFound) {
@@ -137,7 +137,7 @@ func TestFaults(t *testing.T) {
 			if test.want == fetch.ErrTimeout {
 				c.IdleTimeout = 50 * time.Millisecond
 			}
-			_, err := newClient(t, c).Zip(t.Context(), modMany, "", newFile(t), nil)
+			_, err := newClient(t, c).Zip(t.Context(), modMany, "", newFile(t), fetch.Watch{})
 			if !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
 				t.Errorf("Zip: %v; want %v", err, test.want)
 			}
@@ -172,7 +172,7 @@ func TestResume(t *testing.T) {
 		}
 		return ""
 	})
-	h1, err := newClient(t, config(s)).Zip(t.Context(), modLarge, "", newFile(t), nil)
+	h1, err := newClient(t, config(s)).Zip(t.Context(), modLarge, "", newFile(t), fetch.Watch{})
 	if err != nil || h1 != s.ZipHash(modLarge.Path, modLarge.Version) {
 		t.Errorf("Zip = %s, %v", h1, err)
 	}
@@ -186,7 +186,7 @@ func TestCancel(t *testing.T) {
 	cl := newClient(t, c)
 	done := make(chan error)
 	go func() {
-		_, err := cl.Zip(ctx, modA, s.ZipHash(modA.Path, modA.Version), newFile(t), nil)
+		_, err := cl.Zip(ctx, modA, s.ZipHash(modA.Path, modA.Version), newFile(t), fetch.Watch{})
 		done <- err
 	}()
 	for s.Count(".zip") == 0 {
@@ -206,7 +206,7 @@ func TestOffline(t *testing.T) {
 	if _, err := cl.Info(t.Context(), modA); !errors.Is(err, fetch.ErrOffline) {
 		t.Errorf("Info: %v", err)
 	}
-	if _, err := cl.Zip(t.Context(), modA, "", newFile(t), nil); !errors.Is(err, fetch.ErrOffline) {
+	if _, err := cl.Zip(t.Context(), modA, "", newFile(t), fetch.Watch{}); !errors.Is(err, fetch.ErrOffline) {
 		t.Errorf("Zip: %v", err)
 	}
 	if _, err := cl.ZipHash(t.Context(), modA); !errors.Is(err, fetch.ErrOffline) {

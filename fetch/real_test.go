@@ -64,7 +64,7 @@ func TestRealProxy(t *testing.T) {
 			t.Fatal(err)
 		}
 		dst := newFile(t)
-		h1, err := c.Zip(t.Context(), m, "", dst, nil)
+		h1, err := c.Zip(t.Context(), m, "", dst, fetch.Watch{})
 		if err != nil || h1 != want {
 			t.Fatalf("Zip(%s) = %s, %v; want %s", m, h1, err, want)
 		}

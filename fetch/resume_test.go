@@ -92,7 +92,7 @@ func TestResumeRanges(t *testing.T) {
 			}
 			test.second(w, r)
 		})
-		got, err := newClient(t, quick(url)).Zip(t.Context(), modA, h1, newFile(t), nil)
+		got, err := newClient(t, quick(url)).Zip(t.Context(), modA, h1, newFile(t), fetch.Watch{})
 		if err != nil || got != h1 {
 			t.Errorf("%s: %s, %v", test.name, got, err)
 		}
@@ -122,7 +122,7 @@ func TestResumeOften(t *testing.T) {
 		http.NewResponseController(w).Flush()
 	})
 	dst := newFile(t)
-	_, err := newClient(t, quick(url)).Zip(t.Context(), modA, "", dst, nil)
+	_, err := newClient(t, quick(url)).Zip(t.Context(), modA, "", dst, fetch.Watch{})
 	// It is not a zip, but it has arrived.
 	if fi, _ := dst.Stat(); !is(err, fetch.ErrInvalid) || fi.Size() != size || n.Load() < 8 {
 		t.Errorf("Zip: %v; %d bytes of %d after %d requests", err, fi.Size(), size, n.Load())
@@ -150,7 +150,7 @@ func TestLimits(t *testing.T) {
 			continue // 500 MiB take a moment
 		}
 		dst := new(discard)
-		if _, err := c.Zip(t.Context(), modA, "", dst, nil); !is(err, fetch.ErrTooLarge) || dst.size > modzip.MaxZipFile {
+		if _, err := c.Zip(t.Context(), modA, "", dst, fetch.Watch{}); !is(err, fetch.ErrTooLarge) || dst.size > modzip.MaxZipFile {
 			t.Errorf("Zip: %v after %d bytes", err, dst.size)
 		}
 	}
@@ -171,7 +171,7 @@ func TestDst(t *testing.T) {
 		cfg := config(s)
 		cfg.Proxy = s.URL() + "|" + s.URL()
 		cl := newClient(t, cfg)
-		if _, err := cl.Zip(t.Context(), modA, "", dst, nil); !errors.Is(err, full) {
+		if _, err := cl.Zip(t.Context(), modA, "", dst, fetch.Watch{}); !errors.Is(err, full) {
 			t.Errorf("Zip: %v", err)
 		}
 		if n := s.Count(".zip"); n != 1 {
@@ -185,10 +185,10 @@ func TestDst(t *testing.T) {
 	s.SetFault(nil)
 	cfg := quick(s.FaultURL("truncate") + "|" + s.URL())
 	cfg.Tries = 1
-	if _, err := newClient(t, cfg).Zip(t.Context(), modA, "", &discard{truncate: full}, nil); !errors.Is(err, full) {
+	if _, err := newClient(t, cfg).Zip(t.Context(), modA, "", &discard{truncate: full}, fetch.Watch{}); !errors.Is(err, full) {
 		t.Errorf("Zip: %v", err)
 	}
-	h1, err := newClient(t, cfg).Zip(t.Context(), modA, "", newFile(t), nil)
+	h1, err := newClient(t, cfg).Zip(t.Context(), modA, "", newFile(t), fetch.Watch{})
 	if err != nil || h1 != s.ZipHash(modA.Path, modA.Version) {
 		t.Errorf("Zip = %s, %v", h1, err)
 	}
@@ -215,7 +215,7 @@ func TestHTTP2(t *testing.T) {
 	t.Cleanup(h.Close)
 	cfg := quick(h.URL)
 	cfg.Transport = h.Client().Transport
-	if h1, err := newClient(t, cfg).Zip(t.Context(), modLarge, "", newFile(t), nil); err != nil || h1 != s.ZipHash(modLarge.Path, modLarge.Version) {
+	if h1, err := newClient(t, cfg).Zip(t.Context(), modLarge, "", newFile(t), fetch.Watch{}); err != nil || h1 != s.ZipHash(modLarge.Path, modLarge.Version) {
 		t.Errorf("Zip = %s, %v", h1, err)
 	}
 	protos.Range(func(proto, _ any) bool {

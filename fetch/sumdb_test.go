@@ -168,18 +168,18 @@ func TestSumDBStrict(t *testing.T) {
 			return ""
 		})
 		cl := newClient(t, fetch.Config{Proxy: s.URL(), SumDB: test.sumdb})
-		if _, err := cl.Zip(t.Context(), modLarge, "", newFile(t), nil); !is(err, test.want) {
+		if _, err := cl.Zip(t.Context(), modLarge, "", newFile(t), fetch.Watch{}); !is(err, test.want) {
 			t.Errorf("%s: Zip: %v; want %v", test.name, err, test.want)
 		}
 		if _, _, err := cl.Mod(t.Context(), modA, ""); !is(err, test.want) {
 			t.Errorf("%s: Mod: %v; want %v", test.name, err, test.want)
 		}
 		// What the proxy does not have is not there, whatever is wrong with the database.
-		if _, err := cl.Zip(t.Context(), module.Version{Path: "example.com/nope", Version: "v1.0.0"}, "", newFile(t), nil); !is(err, fetch.ErrNotFound) {
+		if _, err := cl.Zip(t.Context(), module.Version{Path: "example.com/nope", Version: "v1.0.0"}, "", newFile(t), fetch.Watch{}); !is(err, fetch.ErrNotFound) {
 			t.Errorf("%s: Zip of what is not there: %v", test.name, err)
 		}
 		// A pin needs no database.
-		if _, err := cl.Zip(t.Context(), modA, s.ZipHash(modA.Path, modA.Version), newFile(t), nil); err != nil {
+		if _, err := cl.Zip(t.Context(), modA, s.ZipHash(modA.Path, modA.Version), newFile(t), fetch.Watch{}); err != nil {
 			t.Errorf("%s: pinned: %v", test.name, err)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	maxKeep  = 1 << 20 // bytes of a file that are inflated into memory at once, and given to keep
+	maxKeep  = 1 << 20 // bytes of a file that are inflated into memory at once, and given to Watch.File
 	inMemory = 8 << 20 // bytes of a zip that is read into memory at once: it saves four system calls a file
 
 	// maxDirectory bounds what is read of a zip's directory, in bytes. An entry that takes 46 of them takes several
@@ -41,9 +41,16 @@ type verdict struct {
 //
 // archive/zip does the reading: it bounds each file by the size, and checks it against the CRC-32, that the directory
 // announces, and whatever it refuses the go command refuses too.
-func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, keep Keep) (verdict, error) {
+func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, w Watch) (verdict, error) {
 	if size > modzip.MaxZipFile {
 		return verdict{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
+	}
+	if w.Turn == nil {
+		w.Turn = func(context.Context) int { return 0 }
+	}
+	w.Turn(ctx)
+	if ctx.Err() != nil {
+		return verdict{}, context.Cause(ctx)
 	}
 	in := &source{r: r}
 	if size <= inMemory {
@@ -67,9 +74,9 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, ke
 		return verdict{}, err
 	}
 	if invalid != nil {
-		keep = nil // the names are not to be trusted
+		w.File = nil // the names are not to be trusted
 	}
-	h := &hashing{ctx: ctx, files: zr.File, sums: make([][sha256.Size]byte, len(zr.File)), keep: keep, prefix: len(m.String()) + 1}
+	h := &hashing{ctx: ctx, files: zr.File, sums: make([][sha256.Size]byte, len(zr.File)), watch: w, prefix: len(m.String()) + 1}
 	if err := h.run(); err != nil {
 		if ctx.Err() != nil {
 			return verdict{}, context.Cause(ctx)
@@ -128,11 +135,15 @@ type hashing struct {
 	ctx    context.Context
 	files  []*zip.File
 	sums   [][sha256.Size]byte // of files
-	keep   Keep
+	watch  Watch
 	prefix int // length of M@V/
 
 	// dirs are the last entries of their names: a directory may have several, of which HashZip opens the last one.
 	dirs map[string]*zip.File
+
+	group   sync.WaitGroup // of workers but the calling one
+	workers int            // their number; guarded by mu
+	most    int            // that make sense
 
 	order []int        // files in the order in which they are hashed
 	next  atomic.Int64 // index into order
@@ -158,14 +169,23 @@ func (h *hashing) run() error {
 	slices.SortStableFunc(h.order, func(a, b int) int {
 		return -cmp.Compare(h.files[a].UncompressedSize64/maxKeep, h.files[b].UncompressedSize64/maxKeep)
 	})
-	workers := min(runtime.GOMAXPROCS(0), len(h.files), int(total>>16)+1) // 64 KiB are hashed faster than shared out
-	var wg sync.WaitGroup
-	for range workers - 1 {
-		wg.Go(h.work)
-	}
+	h.most = min(runtime.GOMAXPROCS(0), len(h.files), int(total>>16)+1) // 64 KiB are hashed faster than shared out
+	h.workers = 1
 	h.work()
-	wg.Wait()
+	h.group.Wait()
 	return h.err
+}
+
+// grow starts workers until there are as many as cores; 0 means all.
+func (h *hashing) grow(cores int) {
+	if cores == 0 {
+		cores = h.most
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for ; h.workers < min(cores, h.most); h.workers++ {
+		h.group.Go(h.work)
+	}
 }
 
 // work hashes files until there are none, or an error.
@@ -182,6 +202,7 @@ func (h *hashing) work() {
 		if n >= len(h.order) {
 			return
 		}
+		h.grow(h.watch.Turn(h.ctx))
 		if h.ctx.Err() != nil {
 			h.fail(context.Cause(h.ctx))
 			return
@@ -227,8 +248,8 @@ func (h *hashing) hash(i int, buf *[]byte) error {
 	if _, err := io.ReadFull(r, data); err != nil && err != io.EOF {
 		return err
 	}
-	if h.keep != nil && !strings.HasSuffix(f.Name, "/") {
-		h.keep(f.Name[h.prefix:], data, int64(f.UncompressedSize64))
+	if h.watch.File != nil && !strings.HasSuffix(f.Name, "/") {
+		h.watch.File(f.Name[h.prefix:], data, int64(f.UncompressedSize64))
 	}
 	if f.UncompressedSize64 > maxKeep {
 		sum := sha256.New()

@@ -77,11 +77,11 @@ func benchmarkVerify(b *testing.B, m module.Version, name string, total int64) {
 		run  func() error
 	}{
 		{"modfs", func() error {
-			v, err := verify(context.Background(), m, f, fi.Size(), nil)
+			v, err := verify(context.Background(), m, f, fi.Size(), Watch{})
 			return errors.Join(err, v.invalid)
 		}},
 		{"modfs-keep", func() error {
-			v, err := verify(context.Background(), m, f, fi.Size(), func(string, []byte, int64) {})
+			v, err := verify(context.Background(), m, f, fi.Size(), Watch{File: func(string, []byte, int64) {}})
 			return errors.Join(err, v.invalid)
 		}},
 		{"dirhash", func() error {

@@ -71,7 +71,7 @@ func reference(t testing.TB, data []byte) (string, error) {
 
 // accept returns the hash of a zip that verify accepts.
 func accept(t testing.TB, data []byte) (string, error) {
-	v, err := verify(t.Context(), verifyMod, bytes.NewReader(data), int64(len(data)), nil)
+	v, err := verify(t.Context(), verifyMod, bytes.NewReader(data), int64(len(data)), Watch{})
 	if err == nil {
 		err = v.invalid
 	}
@@ -292,7 +292,7 @@ func TestVerifyDisk(t *testing.T) {
 	for _, data := range [][]byte{pack(t, verifyPrefix+"a"), bigZip(t, inMemory+1, false)} {
 		for left := 0; ; left = left*3/2 + 1 {
 			r := &brokenReader{ReaderAt: bytes.NewReader(data), left: left}
-			_, err := verify(t.Context(), verifyMod, r, int64(len(data)), nil)
+			_, err := verify(t.Context(), verifyMod, r, int64(len(data)), Watch{})
 			if err == nil {
 				break
 			}
@@ -308,14 +308,14 @@ func TestVerifyCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
 	for _, data := range [][]byte{pack(t, verifyPrefix+"a"), bigZip(t, inMemory+1, false)} {
-		if _, err := verify(ctx, verifyMod, bytes.NewReader(data), int64(len(data)), nil); !errors.Is(err, cause) {
+		if _, err := verify(ctx, verifyMod, bytes.NewReader(data), int64(len(data)), Watch{}); !errors.Is(err, cause) {
 			t.Errorf("verify: %v", err)
 		}
 	}
 }
 
-// keep is told of each file once, with its first MiB.
-func TestVerifyKeep(t *testing.T) {
+// Watch.File is told of each file once, with its first MiB.
+func TestVerifyWatch(t *testing.T) {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	want, sizes := make(map[string][sha256.Size]byte), make(map[string]int64)
@@ -340,23 +340,23 @@ func TestVerifyKeep(t *testing.T) {
 	agree(t, "many sizes", b.Bytes())
 	var mu sync.Mutex
 	got := make(map[string][]byte)
-	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), func(name string, head []byte, size int64) {
+	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), Watch{File: func(name string, head []byte, size int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if _, ok := got[name]; ok {
-			t.Errorf("%s: kept twice", name)
+			t.Errorf("%s: told twice", name)
 		}
 		if size != sizes[name] {
 			t.Errorf("%s: %d bytes, want %d", name, size, sizes[name])
 		}
 		got[name] = bytes.Clone(head)
-	})
+	}})
 	if err != nil || len(got) != len(want) {
-		t.Fatalf("kept %d files of %d, %v", len(got), len(want), err)
+		t.Fatalf("told of %d files of %d, %v", len(got), len(want), err)
 	}
 	for name, sum := range want {
 		if sha256.Sum256(got[name]) != sum {
-			t.Errorf("%s: kept other bytes", name)
+			t.Errorf("%s: told other bytes", name)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 // zip is Zip. What can be told without the zip's content is told first: a proxy that has no such module, then a database
 // that does not vouch for it, then the content itself, the hash before the rules. A tampered zip is a mismatch, whatever
 // else is wrong with it.
-func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst, keep Keep) (h1 string, err error) {
+func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst, w Watch) (h1 string, err error) {
 	elem, err := file(m, ".zip")
 	if err != nil {
 		return "", err
@@ -29,7 +29,7 @@ func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst
 	if err != nil {
 		return "", err
 	}
-	v, err := verify(ctx, m, dst, d.size, keep)
+	v, err := verify(ctx, m, dst, d.size, w)
 	if err != nil {
 		return "", err
 	}

@@ -54,6 +54,16 @@ func (b *budget[K, V]) add(k K, v V, bytes int64) {
 	b.lru.Add(k, sized[V]{v, bytes})
 }
 
+// addSpare is add if there is room for v without anything else going.
+func (b *budget[K, V]) addSpare(k K, v V, bytes int64) {
+	b.mu.Lock()
+	full := b.used+bytes+entryOverhead > b.max
+	b.mu.Unlock()
+	if !full {
+		b.add(k, v, bytes)
+	}
+}
+
 func (b *budget[K, V]) remove(k K) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,8 @@ type caller struct {
 
 	// sums are the modules that the go.sum files of its working directory list. They are read when first wanted.
 	sums func() sums
+
+	hintedMods, hintedZips atomic.Bool // those that the sums list were asked to be fetched ahead
 }
 
 // callerTimeout is for how long a process is taken for what it was. It can become another program by exec, and its number
@@ -57,7 +60,7 @@ func (f *FS) callerOf(pid uint32) *caller {
 }
 
 func (f *FS) readCaller(pid uint32) *caller {
-	c := &caller{sums: func() sums { return nil }}
+	c := &caller{sums: func() sums { return sums{} }}
 	p := process(pid)
 	environ, err := p.read("environ")
 	if pid == 0 || err != nil {
@@ -121,6 +124,18 @@ func (c *caller) looks() bool {
 
 // opens reports whether the caller is a go command that looks a module's directory up because it will read it.
 func (c *caller) opens() bool { return c.args != nil && !c.looks() }
+
+// builds reports whether the caller is a go command that loads packages, and so needs the zips of the modules that they are in.
+func (c *caller) builds() bool {
+	if len(c.args) == 0 || c.looks() {
+		return false
+	}
+	switch c.args[0] {
+	case "build", "install", "list", "run", "test", "vet":
+		return true
+	}
+	return false
+}
 
 const (
 	maxEnviron = 1 << 20

@@ -40,6 +40,12 @@ func (p process) dir(dev uint64) (string, bool) {
 	return dir, unix.Mkdev(st.Dev_major, st.Dev_minor) != dev
 }
 
+// alive reports whether there is such a process.
+func (p process) alive() bool {
+	_, err := os.Stat(p.path("stat"))
+	return err == nil
+}
+
 // hasOpen reports whether the process has a file open whose path, as that process sees it, ends with suffix.
 func (p process) hasOpen(suffix string) bool {
 	if p == 0 {

@@ -19,7 +19,7 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 	n := node{path: p, Path: pp}
 	op, timeout := "info", f.nameTimeout()
 	var err error
-	if !f.resolvable(p, pp) {
+	if !f.resolvable(p, pp, caller) {
 		return missing(out, 0)
 	}
 	switch pp.Kind {
@@ -138,7 +138,7 @@ func (f *FS) readDownload(cancel <-chan struct{}, n *node, off int64, buf []byte
 		var h1 string
 		if h1, err = f.hash(ctx, n.Mod); err == nil {
 			data = []byte(h1)
-			f.prefetchZip(f.modules.intern(n.Mod))
+			f.soon(n.Mod)
 		}
 	case KindZip:
 		md := f.modules.intern(n.Mod)
@@ -175,7 +175,7 @@ func (f *FS) readHandle(op string, md *mod, h *handle, off int64, buf []byte) (f
 // lookupSumDB looks up a file of the checksum database: our verified tiles and lookups, as the go command asks a proxy for
 // them (https://go.dev/ref/mod#checksum-database).
 func (f *FS) lookupSumDB(ctx context.Context, p string, pp Path, out *fuse.EntryOut) fuse.Status {
-	if !f.resolvable(p, pp) {
+	if !f.resolvable(p, pp, 0) {
 		return missing(out, 0)
 	}
 	name, rest := cutSumDB(pp.Rest)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/mod/module"
 
+	"modfs/fetch"
 	"modfs/lru"
 )
 
@@ -54,21 +55,45 @@ func (f *FS) fill(ctx context.Context, md *mod) (*lru.File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	file, err := f.store.Fill(ctx, md.zipKey, func(ctx context.Context, t *lru.Temp) error {
-		return f.fetchZip(ctx, md, t)
-	})
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	defer f.turns.want(md)()
+	for {
+		file, err := f.store.Fill(ctx, md.zipKey, f.filler(md, false))
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if errors.Is(err, errSpared) {
+			continue // it was being fetched ahead, and there was no room for that; it is not begun again while we want it
+		}
+		if err == nil {
+			f.filled(md)
+		}
+		return file, err
 	}
-	if err == nil {
-		f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version)))
+}
+
+// filled notes that the archive of a module has come into the store.
+func (f *FS) filled(md *mod) { f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version))) }
+
+// filler returns what fills the store with the archive of a module; ahead, if nobody waits for that yet.
+func (f *FS) filler(md *mod, ahead bool) func(context.Context, *lru.Temp) error {
+	return func(ctx context.Context, t *lru.Temp) error {
+		if !ahead {
+			return f.fetchZip(ctx, md, t, func() {})
+		}
+		t.Spare(time.Now().Add(-spareTime))
+		if !f.turns.download(ctx, md) {
+			return context.Cause(ctx)
+		}
+		done := sync.OnceFunc(f.turns.downloaded)
+		defer done()
+		return spared(f.fetchZip(ctx, md, t, done))
 	}
-	return file, err
 }
 
 // fetchZip downloads and verifies a module's archive into t. When it returns nil, the module has its pin and its index,
-// and what was inflated on the way is in memory, as far as there is room: the client is about to read it.
-func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
+// and what was inflated on the way is in memory, as far as there is room: the client is about to read it. downloaded is
+// called, maybe more than once, when it is no longer downloading.
+func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func()) error {
 	start := time.Now()
 	f.stats.misses.Add(1)
 	// The .info has the mtime of the files. It comes in parallel, and a module can do without.
@@ -79,7 +104,14 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
 	})
 	kept := keeper{allowance: &f.keeping}
 	defer kept.release()
-	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, kept.add)
+	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, fetch.Watch{
+		File: kept.add,
+		Turn: func(ctx context.Context) (cores int) {
+			downloaded()
+			return f.turns.verify(ctx, md)
+		},
+	})
+	f.turns.verified(md)
 	if err != nil {
 		return err
 	}
@@ -91,9 +123,13 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp) error {
 	if err != nil {
 		return err
 	}
+	add := f.content.add
+	if !f.turns.wanted(md) {
+		add = f.content.addSpare // nobody is about to read it; what others are about to read is worth more
+	}
 	for name, data := range kept.files {
 		if i, ok := ix.find(name); ok {
-			f.content.add(contentKey{md.slot, i}, content{data, int64(len(data)) == ix.size(i)}, int64(len(data)))
+			add(contentKey{md.slot, i}, content{data, int64(len(data)) == ix.size(i)}, int64(len(data)))
 		}
 	}
 	f.stats.fetched.Add(t.Size())
@@ -157,7 +193,7 @@ type keeper struct {
 	bytes int64
 }
 
-// add is a fetch.Keep.
+// add is the File of a fetch.Watch.
 func (k *keeper) add(name string, data []byte, size int64) {
 	var crc uint32
 	if size > headSize {

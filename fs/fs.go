@@ -74,8 +74,8 @@ type Options struct {
 	// MemoryLimit bounds the inflated file content kept in memory, in bytes. 0 means 64 MiB.
 	MemoryLimit int64
 
-	// NoPrefetch leaves zips unfetched until something in them is opened. Otherwise the zip is fetched as soon as a
-	// client reads its .ziphash, which the go command does right before it uses a module.
+	// NoPrefetch leaves zips unfetched until something in them is opened. Otherwise, when a go command opens a module that
+	// the store does not have, the modules that its go.sum lists are fetched in the background; see prefetch.go.
 	NoPrefetch bool
 
 	// OnError is told each error that a client saw, missing files excepted. It must not block. Nil ignores them;
@@ -121,6 +121,7 @@ type FS struct {
 	zips     *handles
 	answers  *answers // upstream's answers that change with time
 	prefetch prefetcher
+	turns    turns // of verification
 	callers  callers
 
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
@@ -255,7 +256,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		f.close()
 		return nil, err
 	}
-	f.startPrefetch()
+	f.initPrefetch()
 	return f, nil
 }
 

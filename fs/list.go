@@ -94,7 +94,7 @@ func (f *FS) listInModule(cancel <-chan struct{}, slot uint64, i int, off uint64
 	if md == nil {
 		return fuse.Status(errStale)
 	}
-	ix, status := f.tree(cancel, md)
+	ix, status := f.tree(cancel, md, caller)
 	if status != fuse.OK {
 		return status
 	}

@@ -35,7 +35,7 @@ const (
 func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	f.stats.lookups.Add(1)
 	if slot, i, ok := moduleEntry(header.NodeId); ok {
-		return f.lookupInModule(cancel, slot, i, name, out)
+		return f.lookupInModule(cancel, slot, i, name, header.Pid, out)
 	}
 	ctx, done := f.request(cancel)
 	defer done()
@@ -61,12 +61,12 @@ func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, 
 
 // lookupInModule looks a name up in directory i of a module. It waits for the network only if the module's tree was never
 // seen.
-func (f *FS) lookupInModule(cancel <-chan struct{}, slot uint64, i int, name string, out *fuse.EntryOut) fuse.Status {
+func (f *FS) lookupInModule(cancel <-chan struct{}, slot uint64, i int, name string, caller uint32, out *fuse.EntryOut) fuse.Status {
 	md := f.modules.get(slot)
 	if md == nil {
 		return fuse.Status(errStale)
 	}
-	ix, status := f.tree(cancel, md)
+	ix, status := f.tree(cancel, md, caller)
 	if status != fuse.OK {
 		return status
 	}
@@ -82,10 +82,11 @@ func (f *FS) lookupInModule(cancel <-chan struct{}, slot uint64, i int, name str
 }
 
 // tree is load for a FUSE request.
-func (f *FS) tree(cancel <-chan struct{}, md *mod) (*indexed, fuse.Status) {
+func (f *FS) tree(cancel <-chan struct{}, md *mod, caller uint32) (*indexed, fuse.Status) {
 	if ix, ok := f.trees.get(md.slot); ok {
 		return ix, fuse.OK
 	}
+	f.hintIfMissing(caller, md.Version)
 	ctx, done := f.request(cancel)
 	defer done()
 	var ix *indexed
@@ -113,6 +114,9 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 	case KindNone, KindOwn, KindFile:
 		return missing(out, forever) // who makes it goes through the kernel, which then knows better
 	case KindModule:
+		if f.overlay != nil && f.opts.ResolveClient {
+			f.hintIfMissing(caller, pp.Mod) // for it is fetched below
+		}
 		if err := f.offered(ctx, pp.Mod, caller); err != nil {
 			return f.failLookup("info", pp, err, out)
 		}
@@ -252,7 +256,7 @@ func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 		out.SetTimeout(f.moduleAttr(&out.Attr, md, ix, 0))
 		return fuse.OK
 	}
-	ix, status := f.tree(cancel, md)
+	ix, status := f.tree(cancel, md, in.Pid)
 	if status != fuse.OK {
 		return status
 	}

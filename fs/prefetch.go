@@ -1,79 +1,218 @@
 package fs
 
-import "sync"
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
 
-// prefetcher fetches zips before they are opened: a client that reads a .ziphash is about to use the module. The queue is
-// short and what does not fit is dropped: an open fetches it anyway, and does not wait behind it.
-type prefetcher struct {
-	queue chan *mod
+	"golang.org/x/mod/module"
 
-	mu     sync.Mutex
-	queued map[*mod]bool
-}
-
-const (
-	prefetchWorkers = 8
-	prefetchQueue   = 256
+	"modfs/lru"
 )
 
-func (f *FS) startPrefetch() {
+// What a build is going to need is fetched ahead. A go command works through its modules nearly one at a time, and waits for
+// each; but its go.sum names all that it can need (https://go.dev/ref/mod#go-sum-files). So when one opens the first module
+// that the store does not have, the others are fetched and verified meanwhile, several at a time.
+//
+// That is a hint and nothing else. It decides neither what is offered nor what is right, it takes no room from what was used
+// lately, and who opens a module waits behind no other that was only fetched ahead. A module that cannot be
+// fetched ahead is nobody's error: who opens it will see that, or a later success.
+
+// How much is fetched ahead at a time: go.mod files, archives that are downloaded, and archives that are downloaded or wait to
+// be verified (see turns.go), which have a file open.
+const (
+	modsAhead    = 16
+	zipsAhead    = 8
+	waitingAhead = 256
+)
+
+// spareTime is for how long what was used is not evicted to make room for what is fetched ahead.
+const spareTime = 24 * time.Hour
+
+// prefetcher is what is to be fetched ahead.
+type prefetcher struct{ zips, mods queue }
+
+func (f *FS) initPrefetch() {
+	f.prefetch.zips = queue{max: waitingAhead, run: f.prefetchZip, start: f.background}
+	f.prefetch.mods = queue{max: modsAhead, run: f.prefetchMod, start: f.background}
+}
+
+// hint has that fetched ahead which the go command that sent a request is about to need: the go.mod files that its go.sum
+// lists and, with zips, the archives.
+func (f *FS) hint(pid uint32, zips bool) {
 	if f.opts.NoPrefetch {
 		return
 	}
-	f.prefetch.queue = make(chan *mod, prefetchQueue)
-	f.prefetch.queued = make(map[*mod]bool)
-	for range prefetchWorkers {
-		f.background(f.prefetchWorker)
-	}
-}
-
-// prefetchZip asks for the archive of a module to be fetched some time soon.
-func (f *FS) prefetchZip(md *mod) {
-	p := &f.prefetch
-	if p.queue == nil {
+	c := f.callerOf(pid)
+	client := f.overlay != nil && f.opts.ResolveClient
+	if !c.opens() || client && (!c.same || c.writable) {
 		return
 	}
-	if _, err := f.store.Stat(md.zipKey); err == nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.queued[md] {
-		return
-	}
-	select {
-	case p.queue <- md:
-		p.queued[md] = true
-	default: // full
-	}
-}
-
-func (f *FS) prefetchWorker() {
-	for {
-		var md *mod
-		select {
-		case <-f.ctx.Done():
-			return
-		case md = <-f.prefetch.queue:
+	if client && c.hintedMods.CompareAndSwap(false, true) {
+		for _, m := range c.sums().mods {
+			if _, err := f.store.Stat(modKey(m)); err != nil {
+				f.prefetch.mods.add(task{m, pid})
+			}
 		}
-		f.prefetchOne(md)
-		f.prefetch.mu.Lock()
-		delete(f.prefetch.queued, md)
-		f.prefetch.mu.Unlock()
+	}
+	if zips && c.hintedZips.CompareAndSwap(false, true) {
+		for _, m := range c.sums().zips {
+			if _, err := f.store.Stat(zipKey(m)); err != nil {
+				f.prefetch.zips.add(task{m, pid})
+			}
+		}
 	}
 }
 
-// prefetchOne fetches one archive. Nobody waits for it, so its error is nobody's yet: who opens the module will see it, or
-// a later success.
-func (f *FS) prefetchOne(md *mod) {
-	if _, err := f.store.Stat(md.zipKey); err == nil {
+// hintIfMissing is hint for a request that is about to open a module, if its archive has to be fetched.
+func (f *FS) hintIfMissing(pid uint32, m module.Version) {
+	if _, err := f.store.Stat(zipKey(m)); err != nil {
+		f.hint(pid, true)
+	}
+}
+
+// soon has the archive of a module fetched ahead whose .ziphash was read: the go command does that right before it uses a
+// module.
+func (f *FS) soon(m module.Version) {
+	if f.opts.NoPrefetch {
 		return
 	}
-	file, err := f.fill(f.ctx, md)
+	if _, err := f.store.Stat(zipKey(m)); err != nil {
+		f.prefetch.zips.add(task{m: m})
+	}
+}
+
+// pointless reports whether nobody is going to need what a task would fetch.
+func (f *FS) pointless(t task) bool {
+	if f.ctx.Err() != nil || t.pid != 0 && !process(t.pid).alive() {
+		return true
+	}
+	if f.overlay == nil {
+		return false
+	}
+	// What a client has, makes or does not want to have is none of our business.
+	dir := inMod(moduleDir(t.m))
+	return f.removals.has(dir) || f.overlay.has(dir) || f.overlay.has(partialPath(t.m))
+}
+
+// prefetchMod fetches a go.mod file.
+func (f *FS) prefetchMod(t task) {
+	if f.pointless(t) || f.overlay.has(inMod(modKey(t.m))) {
+		return
+	}
+	if _, err := f.mod(f.ctx, t.m); err != nil {
+		f.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "file", "mod", "err", err)
+	}
+}
+
+// prefetchZip fetches an archive, and what has to be known to offer it.
+func (f *FS) prefetchZip(t task) {
+	md := f.modules.intern(t.m)
+	if _, err := f.store.Stat(md.zipKey); err == nil || f.pointless(t) || f.turns.wanted(md) || md.failedLately() {
+		return
+	}
+	if f.overlay != nil && f.opts.ResolveClient {
+		f.prefetch.mods.add(t)
+	}
+	file, err := f.store.Fill(f.ctx, md.zipKey, f.filler(md, true))
 	if err != nil {
-		f.log.Debug("not prefetched", "module", md.Path, "version", md.Version.Version, "err", err)
+		f.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "file", "zip", "err", err)
+		md.fail()
 		return
 	}
+	f.filled(md)
 	f.stats.prefetched.Add(1)
 	file.Close() // best effort: it was not even read
+}
+
+// errSpared is the error of a fill that found no room, but would have if it had spared nothing.
+var errSpared = errors.New("not fetched ahead")
+
+// spared returns the error of a fill that fetches ahead.
+func spared(err error) error {
+	if errors.Is(err, lru.ErrNoSpace) {
+		return fmt.Errorf("%w: %w", errSpared, err)
+	}
+	return err
+}
+
+// fail notes that a module could not be fetched ahead. For a while, that is not tried again.
+func (md *mod) fail() {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	md.failed = time.Now()
+}
+
+func (md *mod) failedLately() bool {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	return time.Since(md.failed) < refusedTimeout
+}
+
+// queue runs tasks in the background, in the order in which they came and some at a time; each but once at a time.
+type queue struct {
+	max   int          // how many run at a time
+	run   func(task)   // runs one
+	start func(func()) // runs a function in the background
+
+	mu      sync.Mutex
+	tasks   []task
+	known   map[module.Version]bool // waiting or running
+	running int
+}
+
+// task is to fetch something of a module ahead, for a process; 0 is for no process in particular.
+type task struct {
+	m   module.Version
+	pid uint32
+}
+
+// maxTasks bounds how many tasks wait. What is not queued is fetched when it is opened.
+const maxTasks = 1 << 14
+
+func (q *queue) add(t task) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.known[t.m] || len(q.tasks) >= maxTasks {
+		return
+	}
+	if q.known == nil {
+		q.known = make(map[module.Version]bool)
+	}
+	q.known[t.m] = true
+	q.tasks = append(q.tasks, t)
+	if q.running < q.max {
+		q.running++
+		q.start(q.work)
+	}
+}
+
+// work runs tasks until there are none.
+func (q *queue) work() {
+	var t task
+	defer func() { // also if it panics
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.known, t.m)
+		q.running--
+	}()
+	for q.next(&t) {
+		q.run(t)
+	}
+}
+
+// next replaces the task that was run by the next one; it returns false, and the zero task, if there is none.
+func (q *queue) next(t *task) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.known, t.m)
+	*t = task{}
+	if len(q.tasks) == 0 {
+		q.tasks = nil
+		return false
+	}
+	*t = q.tasks[0]
+	q.tasks = q.tasks[1:]
+	return true
 }

@@ -185,7 +185,7 @@ func (f *FS) removeInModule(cancel <-chan struct{}, slot uint64, dir int, name s
 	if md == nil {
 		return fuse.Status(errStale)
 	}
-	ix, status := f.tree(cancel, md)
+	ix, status := f.tree(cancel, md, 0)
 	if status != fuse.OK {
 		return status
 	}

@@ -21,7 +21,8 @@ import (
 // (Options.ResolveClient), the go command has settings and credentials of its own and finds out for itself what versions
 // there are; it stores what it learned, V.info, V.mod and list, through the mount. Then the lazy tree
 //
-//   - shows the .info and .mod files that the store has, and fetches none;
+//   - shows the .info and .mod files that the store has; it fetches those that the go.sum of a go command lists whose settings
+//     are the daemon's;
 //   - has no list, @latest or checksum database;
 //   - offers M@V, with V.ziphash, once V.mod is there and the daemon's own upstream has the same one: a .mod that
 //     the go command got elsewhere says nothing about what the daemon could fetch;
@@ -317,7 +318,7 @@ func (f *FS) wantedBelow(p string, pp Path, caller uint32) bool {
 		return false
 	}
 	c := f.callerOf(caller)
-	return c.same && c.sums().below(dir)
+	return c.same && c.sums().below(dir, pp.Kind != KindPrefix)
 }
 
 // escPath returns the escaped module path, or the prefix of one, that a directory above modules is for. It returns false
@@ -357,16 +358,27 @@ func (f *FS) showsModule(m module.Version) bool {
 }
 
 // resolvable reports whether a file of cache/download may be fetched because a client looked it up.
-func (f *FS) resolvable(p string, pp Path) bool {
+func (f *FS) resolvable(p string, pp Path, caller uint32) bool {
 	if f.overlay == nil || !f.opts.ResolveClient {
 		return true
 	}
 	switch pp.Kind {
 	case KindInfo, KindMod:
-		return f.lazily(p, pp)
+		return f.lazily(p, pp) || f.summed(p, pp, caller)
 	case KindList, KindLatest, KindSumDB:
 		return false
 	}
+	return true
+}
+
+// summed reports whether the caller is a go command with the daemon's settings whose go.sum has the module that a .mod or
+// .info file is of. It is about to get the file from our upstream, so it may as well have it from us.
+func (f *FS) summed(p string, pp Path, caller uint32) bool {
+	c := f.callerOf(caller)
+	if !c.same || !c.sums().hasMod(pp.Mod) || f.removals.has(p) {
+		return false
+	}
+	f.hint(caller, c.builds())
 	return true
 }
 

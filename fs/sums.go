@@ -13,9 +13,9 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// sums are the module versions whose zips a go.sum lists, ordered: exactly those that a build with it can need
-// (https://go.dev/ref/mod#go-sum-files). They are a hint of what to offer and to fetch, never of what is right.
-type sums []module.Version
+// sums are the module versions that a go.sum lists, ordered: those whose zips, and those whose go.mod files a build with it can
+// need (https://go.dev/ref/mod#go-sum-files). They are a hint of what to offer and to fetch, never of what is right.
+type sums struct{ zips, mods []module.Version }
 
 func compareVersions(a, b module.Version) int {
 	return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Version, b.Version))
@@ -26,32 +26,51 @@ func parseSums(data []byte) sums {
 	var s sums
 	for line := range bytes.Lines(data) {
 		fields := strings.Fields(string(line))
-		if len(fields) != 3 || strings.HasSuffix(fields[1], "/go.mod") || !validH1(fields[2]) {
+		if len(fields) != 3 || !validH1(fields[2]) {
 			continue
 		}
-		m := module.Version{Path: fields[0], Version: fields[1]}
-		if module.Check(m.Path, m.Version) == nil && module.CanonicalVersion(m.Version) == m.Version {
-			s = append(s, m)
+		version, isMod := strings.CutSuffix(fields[1], "/go.mod")
+		m := module.Version{Path: fields[0], Version: version}
+		if module.Check(m.Path, m.Version) != nil || module.CanonicalVersion(m.Version) != m.Version {
+			continue
+		}
+		if isMod {
+			s.mods = append(s.mods, m)
+		} else {
+			s.zips = append(s.zips, m)
 		}
 	}
 	return s.ordered()
 }
 
-func (s sums) ordered() sums {
-	slices.SortFunc(s, compareVersions)
-	return slices.Compact(s)
+func (s sums) ordered() sums { return sums{ordered(s.zips), ordered(s.mods)} }
+
+func ordered(ms []module.Version) []module.Version {
+	slices.SortFunc(ms, compareVersions)
+	return slices.Compact(ms)
 }
 
-func (s sums) has(m module.Version) bool {
-	_, ok := slices.BinarySearchFunc(s, m, compareVersions)
+// has reports whether the zip of m is listed.
+func (s sums) has(m module.Version) bool { return has(s.zips, m) }
+
+// hasMod reports whether the go.mod file of m is listed.
+func (s sums) hasMod(m module.Version) bool { return has(s.mods, m) }
+
+func has(ms []module.Version, m module.Version) bool {
+	_, ok := slices.BinarySearchFunc(ms, m, compareVersions)
 	return ok
 }
 
-// below reports whether there is a module with that path, or one that continues it.
-func (s sums) below(dir string) bool {
-	i, _ := slices.BinarySearchFunc(s, module.Version{Path: dir}, compareVersions)
-	for ; i < len(s) && strings.HasPrefix(s[i].Path, dir); i++ {
-		if below(s[i].Path, dir) {
+// below reports whether there is a module with that path, or one that continues it: one whose zip is listed or, with mods,
+// whose go.mod file is.
+func (s sums) below(dir string, mods bool) bool {
+	return anyBelow(s.zips, dir) || mods && anyBelow(s.mods, dir)
+}
+
+func anyBelow(ms []module.Version, dir string) bool {
+	i, _ := slices.BinarySearchFunc(ms, module.Version{Path: dir}, compareVersions)
+	for ; i < len(ms) && strings.HasPrefix(ms[i].Path, dir); i++ {
+		if below(ms[i].Path, dir) {
 			return true
 		}
 	}
@@ -61,7 +80,7 @@ func (s sums) below(dir string) bool {
 // memory returns about how many bytes s takes.
 func (s sums) memory() int64 {
 	n := int64(0)
-	for _, m := range s {
+	for _, m := range slices.Concat(s.zips, s.mods) {
 		n += 32 + int64(len(m.Path)+len(m.Version))
 	}
 	return n
@@ -85,7 +104,7 @@ const maxUp = 64
 func (f *FS) sumsOf(p process, goWork string) sums {
 	dir, ok := p.dir(f.dev)
 	if !ok {
-		return nil // in this mount, which its own daemon does not look into
+		return sums{} // in this mount, which its own daemon does not look into
 	}
 	work := ""
 	if filepath.IsAbs(goWork) {
@@ -118,7 +137,8 @@ func (f *FS) sumsOf(p process, goWork string) sums {
 	}
 	var all sums
 	for _, file := range files {
-		all = append(all, f.sumsIn(file)...)
+		s := f.sumsIn(file)
+		all.zips, all.mods = append(all.zips, s.zips...), append(all.mods, s.mods...)
 	}
 	if len(files) > 1 {
 		all = all.ordered()
@@ -154,14 +174,14 @@ func workUses(name string) []string {
 func (f *FS) sumsIn(name string) sums {
 	id, ok := identify(name)
 	if !ok || id.size > maxGoSum {
-		return nil
+		return sums{}
 	}
 	if s, ok := f.goSums.get(id); ok {
 		return s
 	}
 	data, err := readForeign(name, maxGoSum)
 	if err != nil {
-		return nil
+		return sums{}
 	}
 	s := parseSums(data)
 	f.goSums.add(id, s, s.memory())

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"syscall"
+	"time"
 )
 
 // dirInfo is a directory of the store. Directories have no key and no recency: they come with the first file below them
@@ -132,7 +133,7 @@ func (s *Store) enter(ctx context.Context, name string, own int64) error {
 		}
 		s.mu.Unlock()
 		// Others may come and go meanwhile, so it is computed again.
-		if err := s.reserve(ctx, need-have, own+have); err != nil {
+		if err := s.reserve(ctx, need-have, own+have, time.Time{}); err != nil {
 			s.release(have, have)
 			return err
 		}

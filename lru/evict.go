@@ -22,7 +22,10 @@ func (v victims) any() bool { return len(v.files)+len(v.quarantined) > 0 }
 
 // take chooses victims of want bytes: from the quarantine first, since no one is served from there, then those unused for
 // longest, whether or not they are open. They are absent from then on, and the caller drops them. s.mu is held.
-func (s *Store) take(want int64) (v victims) {
+func (s *Store) take(want int64) victims { return s.takeUnused(want, time.Time{}) }
+
+// takeUnused is take, but for what was used since a time. The zero time spares nothing.
+func (s *Store) takeUnused(want int64, since time.Time) (v victims) {
 	for want > 0 && len(s.quar) > 0 {
 		e := s.quar[0]
 		s.quar = s.quar[1:]
@@ -31,7 +34,7 @@ func (s *Store) take(want int64) (v victims) {
 	}
 	for want > 0 {
 		_, e, ok := s.lru.GetOldest()
-		if !ok {
+		if !ok || !since.IsZero() && !e.used.Before(since) {
 			break
 		}
 		s.takeEntry(e)

@@ -396,3 +396,52 @@ func TestCallbacksPanic(t *testing.T) {
 	}
 	verify(t, s, 0)
 }
+
+func TestSpare(t *testing.T) {
+	clk := newClock()
+	s := open(t, Config{MaxSize: 20 * mib, Now: clk.now})
+	for i := range 18 {
+		fill(t, s, key(i), mib)
+		clk.advance(time.Second)
+	}
+	since := clk.now().Add(-15 * time.Second) // the first three were not used since
+	spare := func(announce bool) func(context.Context, *Temp) error {
+		return func(_ context.Context, tmp *Temp) error {
+			tmp.Spare(since)
+			if announce {
+				if err := tmp.Reserve(mib); err != nil {
+					return err
+				}
+			}
+			return writeAll(tmp, "x", mib)
+		}
+	}
+	n := 18
+	for ; n < 100; n++ {
+		f, err := s.Fill(t.Context(), key(n), spare(n%2 == 0))
+		if err != nil {
+			wantErr(t, err, ErrNoSpace)
+			break
+		}
+		f.Close()
+		clk.advance(time.Second)
+	}
+	if n < 20 || n > 22 {
+		t.Errorf("%d were filled", n-18)
+	}
+	for i := 3; i < n; i++ {
+		if !has(s, key(i)) {
+			t.Errorf("%s is gone", key(i))
+		}
+	}
+	if has(s, key(0)) || has(s, key(n)) {
+		t.Error("what was not used since is still there, or what found no room is")
+	}
+	_, err := s.Fill(t.Context(), key(n), spare(false))
+	wantErr(t, err, ErrNoSpace)
+	fill(t, s, key(n), mib) // which spares nothing
+	if has(s, key(3)) {
+		t.Errorf("%s is still there", key(3))
+	}
+	verify(t, s, 0)
+}

@@ -115,7 +115,10 @@ func (s *Store) hasFloor() bool { return s.cfg.MinFree > 0 || s.cfg.MinFreePerce
 // there already. When nothing is left to evict, it waits for readers to close what was unlinked, and for others who are
 // writing to finish, because what they wrote can then be evicted. It gives up with ErrNoSpace when there is nobody to wait
 // for, or nothing has moved for s.patience.
-func (s *Store) reserve(ctx context.Context, n, own int64) error {
+//
+// With a time that is not zero it spares what was used since, waits for nobody, and leaves some room for the names of the
+// file; it gives up instead.
+func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) error {
 	if n <= 0 {
 		return nil
 	}
@@ -145,11 +148,16 @@ func (s *Store) reserve(ctx context.Context, n, own int64) error {
 			return context.Cause(ctx)
 		}
 		evict, fits := s.want(n, p)
+		if !since.IsZero() {
+			if evict, fits = s.want(n+spareRoom, p); evict > 0 {
+				fits = false // it would be the next one's to evict for
+			}
+		}
 		// Looked at again after each wait: what there was to hope for may be gone.
 		if !fits && s.hopeless(n, own, p) {
 			return s.full(n, p) // and nothing was evicted in vain
 		}
-		if v := s.take(evict); v.any() {
+		if v := s.takeUnused(evict, since); v.any() {
 			s.mu.Unlock()
 			freed := s.drop(v)
 			s.mu.Lock()
@@ -163,12 +171,18 @@ func (s *Store) reserve(ctx context.Context, n, own int64) error {
 			s.pending.Add(n)
 			return nil
 		}
+		if !since.IsZero() {
+			return fmt.Errorf("%w: %d bytes needed, and all that may go was used since %s", ErrNoSpace, n, since.Format(time.DateTime))
+		}
 		if s.evicting == 0 && s.unlinked == 0 && !w.others(s) || !w.wait(ctx, s) {
 			return s.full(n, p)
 		}
 		stale = s.hasFloor()
 	}
 }
+
+// spareRoom is what reserve keeps for names, in bytes: a new path may take some directories of a block each.
+const spareRoom = 16 * block
 
 // hopeless reports whether n bytes would not fit even if all that can go went.
 func (s *Store) hopeless(n, own int64, p partition) bool {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Temp is a file that is being written and has no key yet. It is valid until the fill that it was made for returns. Its
@@ -29,11 +30,12 @@ type Temp struct {
 	size atomic.Int64 // of the content
 
 	mu        sync.Mutex
-	sealed    bool  // the fill has returned: nothing may change any more
-	announced int64 // by Reserve
-	prealloc  int64 // bytes that the file system was asked for ahead
-	charged   int64 // what the ledger has for it
-	allocated int64 // of charged: what the partition has given
+	since     time.Time // Spare's
+	sealed    bool      // the fill has returned: nothing may change any more
+	announced int64     // by Reserve
+	prealloc  int64     // bytes that the file system was asked for ahead
+	charged   int64     // what the ledger has for it
+	allocated int64     // of charged: what the partition has given
 }
 
 // errSealed is what a fill gets that goes on after it has returned.
@@ -65,6 +67,14 @@ func (t *Temp) Size() int64 { return t.size.Load() }
 // ReadAt implements io.ReaderAt for what was written.
 func (t *Temp) ReadAt(p []byte, off int64) (int, error) { return t.f.ReadAt(p, off) }
 
+// Spare spares what was used since a time: from now on, room for t is made only by evicting what was not, and is not waited
+// for. Where that does not do, the error is ErrNoSpace, although a fill that spares nothing might succeed.
+func (t *Temp) Spare(since time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.since = since
+}
+
 // Write implements io.Writer: it appends p.
 func (t *Temp) Write(p []byte) (int, error) {
 	t.mu.Lock()
@@ -95,7 +105,7 @@ func (t *Temp) Write(p []byte) (int, error) {
 		if !diskFull(err) {
 			return done, err
 		}
-		if t.s.relieve(int64(len(rest)-n)) == 0 {
+		if !t.since.IsZero() || t.s.relieve(int64(len(rest)-n)) == 0 {
 			return done, fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
 	}
@@ -119,7 +129,7 @@ func (t *Temp) Reserve(n int64) error {
 	if n < 16*block || n <= t.prealloc {
 		return nil // a few blocks come with the first write
 	}
-	return t.s.retry(n, func() error {
+	return t.retry(n, func() error {
 		if err := t.s.hooked("preallocate", t.name); err != nil {
 			return err
 		}
@@ -165,11 +175,23 @@ func (t *Temp) chargeDisk(disk int64) error {
 	if err := t.s.tooLarge(disk); err != nil {
 		return err
 	}
-	if err := t.s.reserve(t.ctx, disk-t.charged, t.charged); err != nil {
+	if err := t.s.reserve(t.ctx, disk-t.charged, t.charged, t.since); err != nil {
 		return err
 	}
 	t.charged = disk
 	return nil
+}
+
+// retry is Store.retry, unless that would evict what is spared.
+func (t *Temp) retry(n int64, op func() error) error {
+	if t.since.IsZero() {
+		return t.s.retry(n, op)
+	}
+	err := op()
+	if diskFull(err) {
+		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
 }
 
 // got notes that the partition has given disk bytes in all.
@@ -212,7 +234,7 @@ func (t *Temp) settle(sync bool) error {
 	}
 	disk := fileDisk(size)
 	if sync {
-		err := t.s.retry(size, func() error {
+		err := t.retry(size, func() error {
 			if err := t.s.hooked("sync", t.name); err != nil {
 				return err
 			}

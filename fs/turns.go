@@ -1,0 +1,150 @@
+package fs
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// turns decides which of several archives is fetched and verified first. Those that somebody waits for never wait. Those that
+// are fetched ahead are downloaded some at a time, and wait in the store to be verified: it is not known whether they are
+// needed, and what is inflated on the way is of use only to who opens them soon. Their turn comes one after the other, on half
+// of the cores, when nobody has waited for an archive for a while.
+type turns struct {
+	mu        sync.Mutex
+	waiters   map[*mod]int      // how many wait for a module's archive
+	verifying map[*mod]struct{} // archives that were begun
+	ahead     int               // downloads of archives that nobody waits for
+	busy      time.Time         // when an archive was last verified that somebody waited for
+	changed   chan struct{}     // closed when the above changes; nil if nobody waits for that
+}
+
+// quiet is for how long nobody must have waited for an archive before one that was fetched ahead is verified. While a go
+// command loads packages it opens modules more often than that.
+const quiet = time.Second
+
+// want notes that somebody waits for the archive of a module, until done.
+func (t *turns) want(md *mod) (done func()) {
+	t.count(md, 1)
+	return func() { t.count(md, -1) }
+}
+
+func (t *turns) count(md *mod, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiters == nil {
+		t.waiters = make(map[*mod]int)
+	}
+	if t.waiters[md] += n; t.waiters[md] == 0 {
+		delete(t.waiters, md)
+	}
+	t.wake()
+}
+
+// wanted reports whether somebody waits for the archive of a module.
+func (t *turns) wanted(md *mod) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiters[md] > 0
+}
+
+// download waits until a module's archive may be downloaded, and is followed by downloaded. It returns false if the context
+// ended.
+func (t *turns) download(ctx context.Context, md *mod) bool {
+	return t.await(ctx, func() (bool, time.Duration) {
+		if t.waiters[md] == 0 && t.ahead >= zipsAhead {
+			return false, 0
+		}
+		t.ahead++
+		return true, 0
+	})
+}
+
+func (t *turns) downloaded() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ahead--
+	t.wake()
+}
+
+// verify waits until a module's archive may be verified, or the context ends, and returns on how many cores; 0 means all. It is
+// called again and again meanwhile, and verified afterwards.
+func (t *turns) verify(ctx context.Context, md *mod) (cores int) {
+	t.await(ctx, func() (bool, time.Duration) {
+		_, begun := t.verifying[md]
+		if t.waiters[md] == 0 {
+			if wait := quiet - time.Since(t.busy); wait > 0 {
+				return false, wait
+			}
+			if t.pressing() || !begun && len(t.verifying) > 0 {
+				return false, 0
+			}
+			cores = max(1, runtime.GOMAXPROCS(0)/2)
+		}
+		if !begun {
+			if t.verifying == nil {
+				t.verifying = make(map[*mod]struct{})
+			}
+			t.verifying[md] = struct{}{}
+		}
+		return true, 0
+	})
+	return cores
+}
+
+func (t *turns) verified(md *mod) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiters[md] > 0 {
+		t.busy = time.Now()
+	}
+	delete(t.verifying, md)
+	t.wake()
+}
+
+// pressing reports whether an archive is being verified that somebody waits for. t.mu is held.
+func (t *turns) pressing() bool {
+	for md := range t.verifying {
+		if t.waiters[md] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// await waits until ready, which is called with t.mu held, returns true: it is called when something has changed, and after
+// the time that it returns, if that is not 0. It returns false if the context ended first.
+func (t *turns) await(ctx context.Context, ready func() (bool, time.Duration)) bool {
+	for {
+		t.mu.Lock()
+		ok, after := ready()
+		if ok {
+			t.mu.Unlock()
+			return true
+		}
+		if t.changed == nil {
+			t.changed = make(chan struct{})
+		}
+		changed := t.changed
+		t.mu.Unlock()
+		var later <-chan time.Time
+		if after > 0 {
+			later = time.After(after)
+		}
+		select {
+		case <-changed:
+		case <-later:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// wake lets those look again who wait. t.mu is held.
+func (t *turns) wake() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
