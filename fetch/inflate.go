@@ -2,72 +2,120 @@ package fetch
 
 import (
 	"bufio"
-	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"sync"
 
-	"github.com/klauspost/compress/flate"
+	kflate "github.com/klauspost/compress/flate"
+
+	"modfs/fetch/flate"
 )
 
-// inflaters are *inflaters that are not in use. One takes some 50 kB, and a module may have thousands of small files.
+// inflaters are *inflaters that are not in use. One takes some 150 kB, and a module may have thousands of small files.
 var inflaters sync.Pool
 
 // inflater is a decompressor for archive/zip.
 type inflater struct {
-	packed []byte // all that is to be inflated, if that is not much
-	bytes  bytes.Reader
-	bufio  *bufio.Reader // else what is read ahead
-	flate  io.ReadCloser // a flate.Resetter
-	err    error
+	err error // of all reads from now on
+
+	// What is small enough is in memory, and the first read inflates as much as it has room for.
+	flate  flate.Inflater
+	packed []byte // all that is to be inflated
+	first  bool   // nothing was read yet
+
+	// What it has no room for goes through a buffer, behind the window that it refers to.
+	buf      []byte
+	from, to int // what was not read yet
+
+	// What is large is a stream.
+	bufio  *bufio.Reader
+	stream io.ReadCloser // a kflate.Resetter; nil if it was never needed
+	large  bool
 }
 
 // maxPacked is how much is read into memory at once to be inflated, in bytes.
 const maxPacked = 1 << 20
 
-// Inflate is a zip.Decompressor for zip.Deflate. klauspost/compress inflates source code about twice as fast as the standard library
-// (BenchmarkVerify), and can be reused. It is fastest with a bytes.Reader: what is small enough of an *io.SectionReader, as
-// archive/zip gives it, is read at once. The caller closes what it returns.
+// Inflate is a zip.Decompressor for zip.Deflate. It is made for reads that have room for all of a file, or for all of it that
+// is wanted: of an *io.SectionReader, as archive/zip gives it, the first read inflates from memory into memory, if what is
+// packed has at most 1 MiB. All else is left to klauspost/compress, which is somewhat faster than the standard library. The
+// caller closes what it returns.
 func Inflate(r io.Reader) io.ReadCloser {
 	z, ok := inflaters.Get().(*inflater)
 	if !ok {
-		z = &inflater{bufio: bufio.NewReaderSize(nil, 16<<10)}
-		z.flate = flate.NewReader(z.bufio)
+		z = &inflater{buf: make([]byte, flate.Window+64<<10)}
 	}
-	in := z.reader(r)
-	if err := z.flate.(flate.Resetter).Reset(in, nil); err != nil {
-		z.err = err // it cannot fail without a dictionary
+	section, ok := r.(*io.SectionReader)
+	if z.large = !ok || section.Size() > maxPacked; z.large {
+		z.startStream(r)
+		return z
 	}
+	z.packed = slices.Grow(z.packed[:0], int(section.Size()))[:section.Size()]
+	n, err := io.ReadFull(section, z.packed)
+	z.packed = z.packed[:n]
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		z.err = err
+	}
+	z.first = true
 	return z
 }
 
-// reader returns what r has in the form that is inflated fastest.
-func (z *inflater) reader(r io.Reader) io.Reader {
-	if section, ok := r.(*io.SectionReader); ok && section.Size() <= maxPacked { // as archive/zip gives it
-		z.packed = slices.Grow(z.packed[:0], int(section.Size()))[:section.Size()]
-		n, err := io.ReadFull(section, z.packed)
-		z.bytes.Reset(z.packed[:n])
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			z.err = err
-		}
-		return &z.bytes
+func (z *inflater) startStream(r io.Reader) {
+	if z.stream == nil {
+		z.bufio = bufio.NewReaderSize(nil, 16<<10)
+		z.stream = kflate.NewReader(z.bufio)
 	}
 	z.bufio.Reset(r)
-	return z.bufio
+	z.err = z.stream.(kflate.Resetter).Reset(z.bufio, nil) // which fails only with a dictionary
 }
 
-func (z *inflater) Read(p []byte) (int, error) {
-	if z.err != nil {
-		return 0, z.err
+func (z *inflater) Read(p []byte) (n int, err error) {
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case z.large && z.err == nil:
+		return z.stream.Read(p)
+	case z.first && z.err == nil:
+		z.first = false
+		n, err = z.flate.Inflate(p, z.packed)
+		z.from = copy(z.buf[:flate.Window], p[max(0, n-flate.Window):n])
+		z.to = z.from
+		z.end(err)
 	}
-	return z.flate.Read(p)
+	for n == 0 {
+		if z.from < z.to {
+			n = copy(p, z.buf[z.from:z.to])
+			z.from += n
+			break
+		}
+		if z.err != nil {
+			return 0, z.err
+		}
+		window := copy(z.buf[:flate.Window], z.buf[max(0, z.to-flate.Window):z.to])
+		more, err := z.flate.Next(z.buf, window)
+		z.from, z.to = window, window+more
+		z.end(err)
+	}
+	return n, nil
+}
+
+// end notes how an Inflate or Next ended.
+func (z *inflater) end(err error) {
+	switch {
+	case err == nil:
+		z.err = io.EOF
+	case !errors.Is(err, flate.ErrFull):
+		z.err = err
+	}
 }
 
 // Close gives the decompressor back. archive/zip calls it once, when we close the file.
 func (z *inflater) Close() error {
-	z.bytes.Reset(nil)
-	z.bufio.Reset(nil)
-	z.err = nil
+	if z.large {
+		z.bufio.Reset(nil)
+	}
+	z.err, z.first, z.large, z.from, z.to = nil, false, false, 0, 0
 	inflaters.Put(z)
 	return nil
 }

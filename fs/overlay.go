@@ -25,7 +25,8 @@ const overlayDir = "overlay"
 // root, must not be led out.
 type overlay struct {
 	root *os.Root
-	max  int64 // bytes of files that it may hold; 0: no limit
+	dir  *os.File // the root, for lstat
+	max  int64    // bytes of files that it may hold; 0: no limit
 
 	// names orders what changes names with what depends on them. Unlike all other locks it is held over I/O, but only
 	// the metadata I/O on the local disk whose outcome it protects; never over anything that may wait for a network.
@@ -68,6 +69,10 @@ func openOverlay(dir string, max int64) (*overlay, error) {
 		return nil, fmt.Errorf("open the writable layer: %w", err)
 	}
 	o := &overlay{root: root, max: max}
+	if o.dir, err = root.Open("."); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("open the writable layer: %w", err)
+	}
 	o.open, _ = simplelru.NewLRU[*overFile, struct{}](maxOverlayFiles, nil) // fails only for sizes < 1
 	err = iofs.WalkDir(root.FS(), ".", func(_ string, d iofs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -79,6 +84,7 @@ func openOverlay(dir string, max int64) (*overlay, error) {
 		return nil
 	})
 	if err != nil {
+		o.dir.Close()
 		root.Close()
 		return nil, fmt.Errorf("measure the writable layer: %w", err)
 	}
@@ -92,6 +98,7 @@ func (o *overlay) close() {
 	for _, of := range files {
 		of.close()
 	}
+	o.dir.Close()
 	o.root.Close()
 }
 
@@ -105,6 +112,9 @@ func overName(p string) string {
 
 // lstat returns the attributes of what the overlay has at p.
 func (o *overlay) lstat(p string) (*syscall.Stat_t, error) {
+	if st, ok, err := lstatBelow(o.dir, overName(p)); ok {
+		return st, err
+	}
 	fi, err := o.root.Lstat(overName(p))
 	if err != nil {
 		return nil, err

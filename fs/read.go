@@ -74,9 +74,21 @@ func (f *FS) openFile(ctx context.Context, md *mod, i int, off int64, n int) (c 
 // inflateToMemory returns file i whole, from memory if somebody else has put it there.
 func (f *FS) inflateToMemory(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
 	return f.inflateOnce(ctx, "whole", contentKey{md.slot, i}, func(c content) bool { return c.whole }, func(ctx context.Context) (content, error) {
-		buf := buffer{data: make([]byte, 0, ix.size(i))}
-		err := f.inflate(ctx, md, ix, i, &buf)
-		return content{buf.data, true}, err
+		d := ix.data(i)
+		data := make([]byte, d.size)
+		err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+			n, err := io.ReadFull(r, data)
+			f.stats.inflated.Add(int64(n))
+			if err != nil && err != io.EOF {
+				return err
+			}
+			var more [1]byte
+			if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF {
+				return fmt.Errorf("more than %d bytes, or %v", d.size, err)
+			}
+			return d.check(int64(n), crc32.ChecksumIEEE(data))
+		})
+		return content{data, true}, err
 	})
 }
 
@@ -114,14 +126,6 @@ func (f *FS) inflateOnce(ctx context.Context, what string, key contentKey, will 
 	})
 }
 
-// buffer is a Writer into memory that was set aside.
-type buffer struct{ data []byte }
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.data = append(b.data, p...)
-	return len(p), nil
-}
-
 // inflateToSpool returns a handle on the inflated content of file i.
 func (f *FS) inflateToSpool(ctx context.Context, md *mod, ix *indexed, i int) (*handle, error) {
 	key := spoolKey(md.Version, i)
@@ -146,6 +150,17 @@ func (f *FS) inflateToSpool(ctx context.Context, md *mod, ix *indexed, i int) (*
 	return f.keepOpen(key, file), nil
 }
 
+// check returns an error if a file is not what its archive has been verified to have.
+func (d fileData) check(size int64, crc uint32) error {
+	switch {
+	case size != d.size:
+		return fmt.Errorf("%d bytes inflated, not %d", size, d.size)
+	case crc != d.crc && d.crc != 0: // 0: the packer did not set it; see package fetch
+		return fmt.Errorf("CRC-32 is %08x, not %08x", crc, d.crc)
+	}
+	return nil
+}
+
 // inflate writes the content of file i to w, and checks its size and CRC-32. An error that wraps errDamaged says that the
 // archive on disk is not what was verified.
 func (f *FS) inflate(ctx context.Context, md *mod, ix *indexed, i int, w io.Writer) error {
@@ -154,15 +169,10 @@ func (f *FS) inflate(ctx context.Context, md *mod, ix *indexed, i int, w io.Writ
 		crc := crc32.NewIEEE()
 		n, err := io.Copy(io.MultiWriter(crc, w), io.LimitReader(r, d.size+1))
 		f.stats.inflated.Add(n)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case n != d.size:
-			return fmt.Errorf("%d bytes inflated, not %d", n, d.size)
-		case crc.Sum32() != d.crc && d.crc != 0: // 0: the packer did not set it; see package fetch
-			return fmt.Errorf("CRC-32 is %08x, not %08x", crc.Sum32(), d.crc)
 		}
-		return nil
+		return d.check(n, crc.Sum32())
 	})
 }
 
