@@ -37,6 +37,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -62,6 +63,8 @@ type Config struct {
 	IdleTimeout time.Duration // bounds the wait for the next byte of an answer; 0 means 30 seconds
 	Backoff     time.Duration // the wait after the first transient failure, twice that after the next; 0 means 200 ms
 	Tries       int           // how often a request is sent that fails transiently without progress; 0 means 4
+
+	Cores int // how many cores the verification of a zip uses; 0 means GOMAXPROCS
 
 	// Transport sends the requests. nil means one of our own: HTTP/2 where offered, connections kept, and a proxy as
 	// http.ProxyFromEnvironment says.
@@ -116,6 +119,7 @@ func New(cfg Config) (*Client, error) {
 	cfg.IdleTimeout = orDefault(cfg.IdleTimeout, 30*time.Second)
 	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
 	cfg.Tries = orDefault(cfg.Tries, 4)
+	cfg.Cores = orDefault(cfg.Cores, runtime.GOMAXPROCS(0))
 	cfg.UserAgent = orDefault(cfg.UserAgent, "modfs")
 	if cfg.Tiles == nil {
 		cfg.Tiles = new(memoryTiles)

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -36,12 +35,12 @@ type verdict struct {
 	invalid error // the rule of module zips that it breaks, wrapping ErrInvalid
 }
 
-// verify inflates each file of a zip once and returns the zip's h1 hash, which is dirhash.HashZip's, and whether the rules
+// verify inflates each file of a zip once, on so many cores, and returns the zip's h1 hash, which is dirhash.HashZip's, and whether the rules
 // of modzip.CheckZip hold. The error is of a zip that cannot be read, that is too large for those rules, or of r.
 //
 // archive/zip does the reading: it bounds each file by the size, and checks it against the CRC-32, that the directory
 // announces, and whatever it refuses the go command refuses too.
-func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, w Watch) (verdict, error) {
+func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, cores int, w Watch) (verdict, error) {
 	if size > modzip.MaxZipFile {
 		return verdict{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 	}
@@ -76,7 +75,7 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, w 
 	if invalid != nil {
 		w.File = nil // the names are not to be trusted
 	}
-	h := &hashing{ctx: ctx, files: zr.File, sums: make([][sha256.Size]byte, len(zr.File)), watch: w, prefix: len(m.String()) + 1}
+	h := &hashing{ctx: ctx, files: zr.File, sums: make([][sha256.Size]byte, len(zr.File)), cores: cores, watch: w, prefix: len(m.String()) + 1}
 	if err := h.run(); err != nil {
 		if ctx.Err() != nil {
 			return verdict{}, context.Cause(ctx)
@@ -136,6 +135,7 @@ type hashing struct {
 	files  []*zip.File
 	sums   [][sha256.Size]byte // of files
 	watch  Watch
+	cores  int
 	prefix int // length of M@V/
 
 	// dirs are the last entries of their names: a directory may have several, of which HashZip opens the last one.
@@ -169,7 +169,7 @@ func (h *hashing) run() error {
 	slices.SortStableFunc(h.order, func(a, b int) int {
 		return -cmp.Compare(h.files[a].UncompressedSize64/maxKeep, h.files[b].UncompressedSize64/maxKeep)
 	})
-	h.most = min(runtime.GOMAXPROCS(0), len(h.files), int(total>>16)+1) // 64 KiB are hashed faster than shared out
+	h.most = min(h.cores, len(h.files), int(total>>16)+1) // 64 KiB are hashed faster than shared out
 	h.workers = 1
 	h.work()
 	h.group.Wait()

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -77,11 +78,11 @@ func benchmarkVerify(b *testing.B, m module.Version, name string, total int64) {
 		run  func() error
 	}{
 		{"modfs", func() error {
-			v, err := verify(context.Background(), m, f, fi.Size(), Watch{})
+			v, err := verify(context.Background(), m, f, fi.Size(), runtime.GOMAXPROCS(0), Watch{})
 			return errors.Join(err, v.invalid)
 		}},
 		{"modfs-keep", func() error {
-			v, err := verify(context.Background(), m, f, fi.Size(), Watch{File: func(string, []byte, int64) {}})
+			v, err := verify(context.Background(), m, f, fi.Size(), runtime.GOMAXPROCS(0), Watch{File: func(string, []byte, int64) {}})
 			return errors.Join(err, v.invalid)
 		}},
 		{"dirhash", func() error {

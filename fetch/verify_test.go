@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func reference(t testing.TB, data []byte) (string, error) {
 
 // accept returns the hash of a zip that verify accepts.
 func accept(t testing.TB, data []byte) (string, error) {
-	v, err := verify(t.Context(), verifyMod, bytes.NewReader(data), int64(len(data)), Watch{})
+	v, err := verify(t.Context(), verifyMod, bytes.NewReader(data), int64(len(data)), runtime.GOMAXPROCS(0), Watch{})
 	if err == nil {
 		err = v.invalid
 	}
@@ -292,7 +293,7 @@ func TestVerifyDisk(t *testing.T) {
 	for _, data := range [][]byte{pack(t, verifyPrefix+"a"), bigZip(t, inMemory+1, false)} {
 		for left := 0; ; left = left*3/2 + 1 {
 			r := &brokenReader{ReaderAt: bytes.NewReader(data), left: left}
-			_, err := verify(t.Context(), verifyMod, r, int64(len(data)), Watch{})
+			_, err := verify(t.Context(), verifyMod, r, int64(len(data)), runtime.GOMAXPROCS(0), Watch{})
 			if err == nil {
 				break
 			}
@@ -308,7 +309,7 @@ func TestVerifyCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
 	for _, data := range [][]byte{pack(t, verifyPrefix+"a"), bigZip(t, inMemory+1, false)} {
-		if _, err := verify(ctx, verifyMod, bytes.NewReader(data), int64(len(data)), Watch{}); !errors.Is(err, cause) {
+		if _, err := verify(ctx, verifyMod, bytes.NewReader(data), int64(len(data)), runtime.GOMAXPROCS(0), Watch{}); !errors.Is(err, cause) {
 			t.Errorf("verify: %v", err)
 		}
 	}
@@ -340,7 +341,7 @@ func TestVerifyWatch(t *testing.T) {
 	agree(t, "many sizes", b.Bytes())
 	var mu sync.Mutex
 	got := make(map[string][]byte)
-	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), Watch{File: func(name string, head []byte, size int64) {
+	_, err := verify(t.Context(), verifyMod, bytes.NewReader(b.Bytes()), int64(b.Len()), runtime.GOMAXPROCS(0), Watch{File: func(name string, head []byte, size int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if _, ok := got[name]; ok {

@@ -29,7 +29,7 @@ func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst
 	if err != nil {
 		return "", err
 	}
-	v, err := verify(ctx, m, dst, d.size, w)
+	v, err := verify(ctx, m, dst, d.size, c.cfg.Cores, w)
 	if err != nil {
 		return "", err
 	}

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -228,6 +229,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		zips:          newHandles(maxHandles),
 		answers:       newAnswers(),
 		goSums:        newBudget[fileID, sums](sumsMemory),
+		turns:         turns{cores: max(1, runtime.GOMAXPROCS(0)/2)},
 	}
 	f.changed.Store(f.started.UnixNano())
 	f.ctx, f.stop = context.WithCancel(context.Background())

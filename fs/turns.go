@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -16,6 +15,7 @@ type turns struct {
 	waiters   map[*mod]int      // how many wait for a module's archive
 	verifying map[*mod]struct{} // archives that were begun
 	ahead     int               // downloads of archives that nobody waits for
+	cores     int               // that those fetched ahead are verified on
 	busy      time.Time         // when an archive was last verified that somebody waited for
 	changed   chan struct{}     // closed when the above changes; nil if nobody waits for that
 }
@@ -80,7 +80,7 @@ func (t *turns) verify(ctx context.Context, md *mod) (cores int) {
 			if t.pressing() || !begun && len(t.verifying) > 0 {
 				return false, 0
 			}
-			cores = max(1, runtime.GOMAXPROCS(0)/2)
+			cores = t.cores
 		}
 		if !begun {
 			if t.verifying == nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -98,6 +99,7 @@ func serve(cmd *cobra.Command, f *serveFlags, mountpoint string, over bool, daem
 	if err != nil {
 		return explainMount(err, o.Store.Dir)
 	}
+	moreProcs()
 	fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
 	if daemon != nil {
 		if err := daemon.ready(o.Store.Dir, sink); err != nil {
@@ -106,6 +108,15 @@ func serve(cmd *cobra.Command, f *serveFlags, mountpoint string, over bool, daem
 		}
 	}
 	return untilUnmounted(m, signals, stderr)
+}
+
+// moreProcs has the Go scheduler run more threads than there are cores, unless the user said how many. The readers of requests
+// wait in read(2), where the scheduler takes a thread for running until it finds out that it is not; with none to spare, a
+// request that has come then waits for that.
+func moreProcs() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2*runtime.GOMAXPROCS(0) + 2)
+	}
 }
 
 // mountAt mounts at mountpoint, which may hold other files only if over is set. wait says whether to give a daemon that is
