@@ -361,9 +361,6 @@ type mod struct {
 	// When the archive turned out not to be what it must be; see resolve.go. Guarded by mu.
 	refused time.Time
 
-	// When it could not be fetched ahead. Guarded by mu.
-	failed time.Time
-
 	// Whether a client is hashing the archive, and when one was last told of V.ziphash; see resolve.go. Guarded by mu.
 	hashing   bool
 	hashShown time.Time

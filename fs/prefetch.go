@@ -97,20 +97,22 @@ func (f *FS) pointless(t task) bool {
 }
 
 // prefetchMod fetches a go.mod file.
-func (f *FS) prefetchMod(t task) {
+func (f *FS) prefetchMod(t task) error {
 	if f.pointless(t) || f.overlay.has(inMod(modKey(t.m))) {
-		return
+		return nil
 	}
-	if _, err := f.mod(f.ctx, t.m); err != nil {
+	_, err := f.mod(f.ctx, t.m)
+	if err != nil {
 		f.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "file", "mod", "err", err)
 	}
+	return err
 }
 
 // prefetchZip fetches an archive, and what has to be known to offer it.
-func (f *FS) prefetchZip(t task) {
+func (f *FS) prefetchZip(t task) error {
 	md := f.modules.intern(t.m)
-	if _, err := f.store.Stat(md.zipKey); err == nil || f.pointless(t) || f.turns.wanted(md) || md.failedLately() {
-		return
+	if _, err := f.store.Stat(md.zipKey); err == nil || f.pointless(t) || f.turns.wanted(md) {
+		return nil
 	}
 	if f.overlay != nil && f.opts.ResolveClient {
 		f.prefetch.mods.add(t)
@@ -118,12 +120,11 @@ func (f *FS) prefetchZip(t task) {
 	file, err := f.store.Fill(f.ctx, md.zipKey, f.filler(md, true))
 	if err != nil {
 		f.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "file", "zip", "err", err)
-		md.fail()
-		return
+		return err
 	}
 	f.filled(md)
 	f.stats.prefetched.Add(1)
-	file.Close() // best effort: it was not even read
+	return file.Close()
 }
 
 // errSpared is the error of a fill that found no room, but would have if it had spared nothing.
@@ -137,28 +138,17 @@ func spared(err error) error {
 	return err
 }
 
-// fail notes that a module could not be fetched ahead. For a while, that is not tried again.
-func (md *mod) fail() {
-	md.mu.Lock()
-	defer md.mu.Unlock()
-	md.failed = time.Now()
-}
-
-func (md *mod) failedLately() bool {
-	md.mu.Lock()
-	defer md.mu.Unlock()
-	return time.Since(md.failed) < refusedTimeout
-}
-
-// queue runs tasks in the background, in the order in which they came and some at a time; each but once at a time.
+// queue runs tasks in the background, in the order in which they came and some at a time; each but once at a time, and one that
+// failed not again for a while.
 type queue struct {
-	max   int          // how many run at a time
-	run   func(task)   // runs one
+	max   int // how many run at a time
+	run   func(task) error
 	start func(func()) // runs a function in the background
 
 	mu      sync.Mutex
 	tasks   []task
 	known   map[module.Version]bool // waiting or running
+	failed  map[module.Version]time.Time
 	running int
 }
 
@@ -168,13 +158,17 @@ type task struct {
 	pid uint32
 }
 
-// maxTasks bounds how many tasks wait. What is not queued is fetched when it is opened.
+// maxTasks bounds how many tasks wait, and of how many it is known that they failed. What is not queued is fetched when it is
+// opened.
 const maxTasks = 1 << 14
+
+// retryAfter is for how long a task that failed is not queued again.
+const retryAfter = time.Minute
 
 func (q *queue) add(t task) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.known[t.m] || len(q.tasks) >= maxTasks {
+	if q.known[t.m] || len(q.tasks) >= maxTasks || time.Since(q.failed[t.m]) < retryAfter {
 		return
 	}
 	if q.known == nil {
@@ -198,8 +192,19 @@ func (q *queue) work() {
 		q.running--
 	}()
 	for q.next(&t) {
-		q.run(t)
+		if err := q.run(t); err != nil {
+			q.fail(t)
+		}
 	}
+}
+
+func (q *queue) fail(t task) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.failed == nil || len(q.failed) >= maxTasks {
+		q.failed = make(map[module.Version]time.Time)
+	}
+	q.failed[t.m] = time.Now()
 }
 
 // next replaces the task that was run by the next one; it returns false, and the zero task, if there is none.

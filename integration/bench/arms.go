@@ -21,7 +21,7 @@ type arm interface {
 	daemon() (*daemonState, error)
 	// disk returns the bytes on disk that it takes.
 	disk() (int64, error)
-	// close removes all that open made, and what was put there. It may be called again, and after a failed open.
+	// close puts all that open made, and what was put there, into the trash. It may be called again, and after a failed open.
 	close() error
 }
 
@@ -33,7 +33,10 @@ type daemonState struct {
 }
 
 // plain is a directory.
-type plain struct{ dir string }
+type plain struct {
+	dir   string
+	trash *trash
+}
 
 func (p *plain) name() string { return "plain" }
 
@@ -45,12 +48,13 @@ func (p *plain) daemon() (*daemonState, error) { return nil, nil }
 
 func (p *plain) disk() (int64, error) { return diskUsage(p.dir) }
 
-func (p *plain) close() error { return removeAll(p.dir) }
+func (p *plain) close() error { return p.trash.put(p.dir) }
 
 // mounted is a mount of modfs, at the same path.
 type mounted struct {
 	bin, dir, store string
 	flags           []string // of modfs mount
+	trash           *trash
 
 	pid int // of the daemon; 0: unknown
 }
@@ -113,7 +117,7 @@ func (m *mounted) close() error {
 		return fmt.Errorf("%s cannot be unmounted: %w", m.dir, err)
 	}
 	m.pid = 0
-	return errors.Join(err, removeAll(m.dir), removeAll(m.store))
+	return errors.Join(err, m.trash.put(m.dir), m.trash.put(m.store))
 }
 
 func (m *mounted) unmount(flags ...string) error {

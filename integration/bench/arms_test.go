@@ -22,7 +22,8 @@ func TestArms(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, store := filepath.Join(tmp, "mod"), filepath.Join(tmp, "store")
-	for _, a := range []arm{&plain{dir}, &mounted{dir: dir, store: store}} {
+	bin := &trash{dir: filepath.Join(tmp, "trash")}
+	for _, a := range []arm{&plain{dir, bin}, &mounted{dir: dir, store: store, trash: bin}} {
 		t.Run(a.name(), func(t *testing.T) {
 			if m, ok := a.(*mounted); ok {
 				requireFUSE(t)

@@ -170,7 +170,7 @@ func compare(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 		}
 	}
 	b := &bench{
-		options: o, proxy: p, dir: work, say: say,
+		options: o, proxy: p, dir: work, say: say, trash: trash{dir: filepath.Join(work, "trash")},
 		notMeasured: make(map[string]string), outputs: make(map[string]output),
 	}
 	if b.machine, b.goroot, err = describe(ctx, work); err != nil {

@@ -24,6 +24,7 @@ type bench struct {
 	notMeasured map[string]string // reasons, by measurement
 	outputs     map[string]output // by measurement: the first one, with which the others are compared
 	forgotten   bool              // the page cache was emptied
+	trash       trash
 }
 
 // output is what a measurement yielded, and where.
@@ -39,10 +40,15 @@ func (b *bench) run(ctx context.Context, chosen []choice) error {
 	b.forgotten = true // as far as we know
 	dir := filepath.Join(b.dir, "mod")
 	arms := []arm{
-		&plain{dir},
-		&mounted{bin: b.modfs, dir: dir, store: filepath.Join(b.dir, "store"), flags: strings.Fields(b.mountFlags)},
+		&plain{dir, &b.trash},
+		&mounted{bin: b.modfs, dir: dir, store: filepath.Join(b.dir, "store"), flags: strings.Fields(b.mountFlags), trash: &b.trash},
 	}
 	for round := 1; round <= b.rounds; round++ {
+		if round > 1 {
+			if err := b.trash.empty(ctx); err != nil {
+				return err
+			}
+		}
 		for _, c := range chosen {
 			for _, a := range arms {
 				s := &session{b: b, choice: c, arm: a, round: round}
@@ -78,7 +84,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	}
 	s.env = benchEnv(os.Environ(),
 		"GOPROXY="+s.b.proxy.url, "GOSUMDB="+sumDB, "GOPATH="+filepath.Join(home, "go"), "GOCACHE="+s.buildCache())
-	defer func() { err = errors.Join(err, s.arm.close(), removeAll(home), removeAll(s.buildCache())) }()
+	defer func() { err = errors.Join(err, s.arm.close(), s.b.trash.put(home), s.b.trash.put(s.buildCache())) }()
 	s.b.proxy.setLatency(s.latency)
 	if err := s.b.warm(); err != nil {
 		return err
@@ -101,7 +107,7 @@ func (s *session) run(ctx context.Context) (err error) {
 func (s *session) buildCache() string { return filepath.Join(s.b.dir, "gocache") }
 
 func (s *session) emptyBuildCache() error {
-	return errors.Join(removeAll(s.buildCache()), os.MkdirAll(s.buildCache(), 0o777))
+	return errors.Join(s.b.trash.put(s.buildCache()), os.MkdirAll(s.buildCache(), 0o777))
 }
 
 // take takes one step, and notes what it measured if that is wanted.
