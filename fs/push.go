@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"sync"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
@@ -26,24 +28,17 @@ func (f *FS) push(md *mod, ix *indexed, dir int, caller uint32) {
 		return
 	}
 	room := maxPush
+	buf := pushBuffers.Get().(*[headSize]byte)
+	defer pushBuffers.Put(buf)
 	for i := first; i < end && room > 0; i++ {
 		if ix.isDir(i) || ix.size(i) == 0 || !isSource(ix.name(i)) || md.isRemoved(i) {
 			continue
 		}
-		c, release, err := f.openFile(f.ctx, md, i, 0, int(min(ix.size(i), pushSize)))
+		data, err := f.beginning(md, ix, i, buf)
 		if err != nil {
 			return // who reads it gets the error
 		}
-		data := c.data
-		if !c.whole || len(data) > headSize {
-			data = data[:min(len(data), pushSize)]
-		}
-		status := fuse.OK
-		if len(data) > 0 {
-			status = f.server.InodeNotifyStoreCache(moduleNode(md.slot, i), 0, data)
-		}
-		release()
-		switch status {
+		switch f.server.InodeNotifyStoreCache(moduleNode(md.slot, i), 0, data) {
 		case fuse.OK:
 			f.stats.pushed.Add(1)
 			f.stats.served.Add(int64(len(data)))
@@ -57,6 +52,35 @@ func (f *FS) push(md *mod, ix *indexed, dir int, caller uint32) {
 		}
 		room -= len(data)
 	}
+}
+
+// pushBuffers are for beginning.
+var pushBuffers = sync.Pool{New: func() any { return new([headSize]byte) }}
+
+// beginning returns what is pushed of a file: all of it or the first pushSize bytes, from memory or inflated into buf. It does
+// without the goroutines and locks by which openFile serves many readers of a file: here is one, who waits for all of the
+// directory.
+func (f *FS) beginning(md *mod, ix *indexed, i int, buf *[headSize]byte) (data []byte, err error) {
+	size := ix.size(i)
+	_, hasHead := ix.head(i)
+	held, ok := f.content.get(contentKey{md.slot, i})
+	switch {
+	case ok && held.covers(0, int(min(size, pushSize))):
+		data = held.data
+	case size <= headSize:
+		data = buf[:size]
+		err = f.inflateAll(f.ctx, md, ix, i, data)
+	case hasHead:
+		data = buf[:]
+		err = f.inflateBeginning(f.ctx, md, ix, i, buf)
+	default:
+		held, err = f.inflateToMemory(f.ctx, md, ix, i)
+		data = held.data
+	}
+	if size > headSize {
+		data = data[:min(len(data), pushSize)]
+	}
+	return data, err
 }
 
 // hasSource reports whether there is a source file among the entries [first, end).

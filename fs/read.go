@@ -74,40 +74,48 @@ func (f *FS) openFile(ctx context.Context, md *mod, i int, off int64, n int) (c 
 // inflateToMemory returns file i whole, from memory if somebody else has put it there.
 func (f *FS) inflateToMemory(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
 	return f.inflateOnce(ctx, "whole", contentKey{md.slot, i}, func(c content) bool { return c.whole }, func(ctx context.Context) (content, error) {
-		d := ix.data(i)
-		data := make([]byte, d.size)
-		err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
-			n, err := io.ReadFull(r, data)
-			f.stats.inflated.Add(int64(n))
-			if err != nil && err != io.EOF {
-				return err
-			}
-			var more [1]byte
-			if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF {
-				return fmt.Errorf("more than %d bytes, or %v", d.size, err)
-			}
-			return d.check(int64(n), crc32.ChecksumIEEE(data))
-		})
-		return content{data, true}, err
+		data := make([]byte, ix.size(i))
+		return content{data, true}, f.inflateAll(ctx, md, ix, i, data)
+	})
+}
+
+// inflateAll inflates file i into data, which has its size.
+func (f *FS) inflateAll(ctx context.Context, md *mod, ix *indexed, i int, data []byte) error {
+	d := ix.data(i)
+	return f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+		n, err := io.ReadFull(r, data)
+		f.stats.inflated.Add(int64(n))
+		if err != nil && err != io.EOF {
+			return err
+		}
+		var more [1]byte
+		if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF {
+			return fmt.Errorf("more than %d bytes, or %v", d.size, err)
+		}
+		return d.check(int64(n), crc32.ChecksumIEEE(data))
 	})
 }
 
 // inflateHead is inflateToMemory for the first headSize bytes of a larger file, which have a checksum of their own.
 func (f *FS) inflateHead(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
 	return f.inflateOnce(ctx, "head", contentKey{md.slot, i}, func(content) bool { return true }, func(ctx context.Context) (content, error) {
-		data := make([]byte, headSize)
-		err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
-			n, err := io.ReadFull(r, data)
-			f.stats.inflated.Add(int64(n))
-			if err != nil {
-				return err
-			}
-			if want, _ := ix.head(i); crc32.Checksum(data, castagnoli) != want {
-				return errors.New("the checksum of its first bytes is another")
-			}
-			return nil
-		})
-		return content{data, false}, err
+		data := new([headSize]byte)
+		return content{data[:], false}, f.inflateBeginning(ctx, md, ix, i, data)
+	})
+}
+
+// inflateBeginning inflates how file i, which is larger, begins.
+func (f *FS) inflateBeginning(ctx context.Context, md *mod, ix *indexed, i int, data *[headSize]byte) error {
+	return f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+		n, err := io.ReadFull(r, data[:])
+		f.stats.inflated.Add(int64(n))
+		if err != nil {
+			return err
+		}
+		if want, _ := ix.head(i); crc32.Checksum(data[:], castagnoli) != want {
+			return errors.New("the checksum of its first bytes is another")
+		}
+		return nil
 	})
 }
 
