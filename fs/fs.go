@@ -111,7 +111,7 @@ type FS struct {
 	// ctx is the life of the mount: upstream requests belong to it, not to the request that was first to need them.
 	ctx  context.Context
 	stop context.CancelFunc
-	wg   sync.WaitGroup // background work that Close waits for
+	work work // in the background, which Close waits for
 
 	nodes    nodes
 	modules  modules
@@ -231,6 +231,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		goSums:        newBudget[fileID, sums](sumsMemory),
 		turns:         turns{cores: max(1, runtime.GOMAXPROCS(0)/2)},
 	}
+	f.work.idle.L = &f.work.mu
 	f.changed.Store(f.started.UnixNano())
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	f.nodes.init(modRoot)
@@ -330,7 +331,7 @@ func (f *FS) Close() error {
 // close releases what newFS acquired.
 func (f *FS) close() error {
 	f.stop()
-	f.wg.Wait()
+	f.work.wait()
 	f.zips.closeAll()
 	if f.client != nil {
 		f.client.Close()
@@ -382,10 +383,43 @@ func (f *FS) request(cancel <-chan struct{}) (ctx context.Context, done func()) 
 	}
 }
 
+// work counts what runs in the background. Unlike with a sync.WaitGroup more may begin while somebody waits: a fill that is under
+// way belongs to the store, which is closed later.
+type work struct {
+	mu      sync.Mutex
+	running int
+	idle    sync.Cond // with mu
+}
+
+func (w *work) start(run func()) {
+	w.mu.Lock()
+	w.running++
+	w.mu.Unlock()
+	go func() {
+		defer func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.running--; w.running == 0 {
+				w.idle.Broadcast()
+			}
+		}()
+		run()
+	}()
+}
+
+// wait waits until nothing is running.
+func (w *work) wait() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.running > 0 {
+		w.idle.Wait()
+	}
+}
+
 // background runs work that outlives the request that started it. Close waits for it, and a panic in it ends nothing
 // but itself.
 func (f *FS) background(work func()) {
-	f.wg.Go(func() {
+	f.work.start(func() {
 		defer func() {
 			if v := recover(); v != nil {
 				f.log.Error("panic in background work", "err", v, "stack", string(debug.Stack()))

@@ -3,6 +3,8 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -34,8 +36,8 @@ const spareTime = 24 * time.Hour
 type prefetcher struct{ zips, mods queue }
 
 func (f *FS) initPrefetch() {
-	f.prefetch.zips = queue{max: waitingAhead, run: f.prefetchZip, start: f.background}
-	f.prefetch.mods = queue{max: modsAhead, run: f.prefetchMod, start: f.background}
+	f.prefetch.zips = queue{max: waitingAhead, run: f.prefetchZip, start: f.background, log: f.log.With("file", "zip")}
+	f.prefetch.mods = queue{max: modsAhead, run: f.prefetchMod, start: f.background, log: f.log.With("file", "mod")}
 }
 
 // hint has that fetched ahead which the go command that sent a request is about to need: the go.mod files that its go.sum
@@ -102,9 +104,6 @@ func (f *FS) prefetchMod(t task) error {
 		return nil
 	}
 	_, err := f.mod(f.ctx, t.m)
-	if err != nil {
-		f.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "file", "mod", "err", err)
-	}
 	return err
 }
 
@@ -119,7 +118,6 @@ func (f *FS) prefetchZip(t task) error {
 	}
 	file, err := f.store.Fill(f.ctx, md.zipKey, f.filler(md, true))
 	if err != nil {
-		f.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "file", "zip", "err", err)
 		return err
 	}
 	f.filled(md)
@@ -144,6 +142,7 @@ type queue struct {
 	max   int // how many run at a time
 	run   func(task) error
 	start func(func()) // runs a function in the background
+	log   *slog.Logger
 
 	mu      sync.Mutex
 	tasks   []task
@@ -185,17 +184,23 @@ func (q *queue) add(t task) {
 // work runs tasks until there are none.
 func (q *queue) work() {
 	var t task
-	defer func() { // also if it panics
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		delete(q.known, t.m)
-		q.running--
-	}()
 	for q.next(&t) {
-		if err := q.run(t); err != nil {
+		if err := q.try(t); err != nil {
+			q.log.Debug("not fetched ahead", "module", t.m.Path, "version", t.m.Version, "err", err)
 			q.fail(t)
 		}
 	}
+}
+
+// try runs a task, and takes it for an error if that panics.
+func (q *queue) try(t task) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			q.log.Error("panic in background work", "err", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return q.run(t)
 }
 
 func (q *queue) fail(t task) {
@@ -207,14 +212,14 @@ func (q *queue) fail(t task) {
 	q.failed[t.m] = time.Now()
 }
 
-// next replaces the task that was run by the next one; it returns false, and the zero task, if there is none.
+// next replaces the task that was run by the next one. If there is none, the worker ends.
 func (q *queue) next(t *task) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.known, t.m)
-	*t = task{}
 	if len(q.tasks) == 0 {
 		q.tasks = nil
+		q.running--
 		return false
 	}
 	*t = q.tasks[0]

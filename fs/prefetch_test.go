@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,12 +37,7 @@ type queueTest struct {
 
 func newQueueTest(max int) *queueTest {
 	q := &queueTest{bad: make(map[string]bool), crash: make(map[string]bool)}
-	q.queue = queue{max: max, run: q.runTask, start: func(work func()) {
-		go func() {
-			defer func() { recover() }()
-			work()
-		}()
-	}}
+	q.queue = queue{max: max, run: q.runTask, start: func(work func()) { go work() }, log: slog.New(slog.DiscardHandler)}
 	return q
 }
 
@@ -73,6 +69,7 @@ func TestQueue(t *testing.T) {
 				q.add(numbered(i)) // known
 			}
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			slices.Sort(q.ran)
 			if want := []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}; !slices.Equal(q.ran, want) || q.most != 3 {
 				t.Fatalf("ran %q, %d at a time", q.ran, q.most)
@@ -95,13 +92,14 @@ func TestQueueOrder(t *testing.T) {
 		q.add(numbered(5))
 		q.add(numbered(0)) // has run
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if want := []string{"0", "1", "2", "3", "4", "5", "0"}; !slices.Equal(q.ran, want) {
 			t.Errorf("%q, want %q", q.ran, want)
 		}
 	})
 }
 
-// What failed is left alone for a while, and a task that panics costs nobody but itself.
+// What failed, or panicked, is left alone for a while, and costs no other task.
 func TestQueueFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueueTest(1)
@@ -111,12 +109,13 @@ func TestQueueFailures(t *testing.T) {
 				q.add(numbered(i))
 			}
 			time.Sleep(10 * time.Second)
+			synctest.Wait()
 		}
 		add()
 		add()
 		time.Sleep(retryAfter)
 		add()
-		if want := []string{"0", "1", "2", "0", "2", "0", "1", "2"}; !slices.Equal(q.ran, want) {
+		if want := []string{"0", "1", "2", "0", "0", "1", "2"}; !slices.Equal(q.ran, want) {
 			t.Errorf("%q, want %q", q.ran, want)
 		}
 		if q.queue.running != 0 || len(q.known) != 0 {
@@ -132,7 +131,7 @@ func TestQueueFailures(t *testing.T) {
 }
 
 func TestQueueBound(t *testing.T) {
-	q := queue{max: 1, start: func(func()) {}}
+	q := queue{max: 1, start: func(func()) {}} // nothing runs
 	for i := range maxTasks + 100 {
 		q.add(numbered(i))
 	}
@@ -314,5 +313,33 @@ func TestPointless(t *testing.T) {
 	b := module.Version{Path: "example.com/b", Version: "v1.0.0"}
 	if m.pointless(task{b, uint32(os.Getpid())}) || !m.pointless(task{b, uint32(gone.Process.Pid)}) {
 		t.Error("it is not the process that counts")
+	}
+}
+
+// TestClosePrefetching checks that a file system with much on its way, and more in the queue, ends at once and leaves nothing
+// half done.
+func TestClosePrefetching(t *testing.T) {
+	s := proxytest.New(t)
+	for _, fault := range []string{"", "stall", "stallbody"} {
+		f := unmounted(t, s, func(o *Options) { o.NoPrefetch = false })
+		s.SetFault(func(path string) string {
+			if strings.HasSuffix(path, ".zip") {
+				return fault
+			}
+			return ""
+		})
+		for _, m := range proxytest.Modules() {
+			f.soon(version(m))
+		}
+		if fault != "" {
+			eventually(t, "downloads stall", func() bool { return s.Stalled() == zipsAhead })
+		}
+		if err := f.close(); err != nil {
+			t.Error(err)
+		}
+		if names, err := os.ReadDir(filepath.Join(f.store.Dir(), "tmp")); err != nil || len(names) > 0 {
+			t.Errorf("left: %v, %v", names, err)
+		}
+		s.Release()
 	}
 }

@@ -69,7 +69,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.Var(&f.layout, "layout", f.layout.usage("what the mount is: GOMODCACHE, or the pkg directory of a GOPATH"))
 	fs.BoolVar(&f.allowOther, "allow-other", false, "let other users read the mount")
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
-	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch modules just before they are opened"))
+	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch ahead what a go.sum lists"))
 	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
 	f.fetch = make(map[string]*string)
 	for _, v := range fetchFlags {
