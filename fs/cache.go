@@ -50,7 +50,7 @@ func (f *FS) touch(paths ...string) {
 		return
 	}
 	for _, id := range f.nodes.above(paths) {
-		f.server.InodeNotify(id, -1, 0) // best effort: the attributes hold for a second only
+		f.server.InodeNotify(id, -1, 0) // best effort: the attributes hold for a minute at most
 	}
 }
 

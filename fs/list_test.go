@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"modfs/fetch/proxytest"
 )
@@ -204,4 +205,48 @@ func TestListWhileChanging(t *testing.T) {
 		t.Errorf("it took %d requests: too few to change anything in between", n)
 	}
 	wantAsked(t, s)
+}
+
+// TestLongUnchanged checks that listings are right although the kernel may believe for a minute what had not changed for an
+// hour.
+func TestLongUnchanged(t *testing.T) {
+	m := mountRW(t, nil, clientResolves)
+	m.storeMod(module1(t, "example.com/a@v1.0.0"))
+	readFile(t, m.path("example.com/a@v1.0.0/a.go"))
+	long := func() {
+		m.changed.Store(time.Now().Add(-time.Hour).UnixNano())
+		for _, p := range []string{"", "example.com", "cache/download/example.com", "cache/download/example.com/a/@v"} {
+			if _, err := os.ReadDir(m.path(p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	long()
+	m.names("example.com", "a@v1.0.0")
+	m.storeMod(module1(t, "example.com/b@v1.0.0"))
+	m.names("example.com", "a@v1.0.0") // what nobody has opened is not listed
+	readFile(t, m.path("example.com/b@v1.0.0/b.go"))
+	m.names("example.com", "a@v1.0.0", "b@v1.0.0")
+	m.names("cache/download/example.com", "a", "b")
+
+	long()
+	m.ok(os.RemoveAll(m.path("example.com/b@v1.0.0")))
+	m.names("example.com", "a@v1.0.0")
+	long()
+	m.ok(os.Remove(m.path(zipKey(moduleA))))
+	m.names("cache/download/example.com/a/@v", "v1.0.0.info", "v1.0.0.mod", "v1.0.0.ziphash")
+	long()
+	m.store.Evict(0)
+	m.write("mine", "text")
+	m.names("", "cache", "example.com", "mine")
+}
+
+func TestDirTimeout(t *testing.T) {
+	for unchanged, want := range map[time.Duration]time.Duration{
+		-time.Hour: minDirTimeout, 0: minDirTimeout, 10 * time.Second: 10 * time.Second, time.Hour: maxDirTimeout,
+	} {
+		if got := dirTimeout(unchanged); got != want {
+			t.Errorf("unchanged for %v: %v, want %v", unchanged, got, want)
+		}
+	}
 }

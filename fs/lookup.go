@@ -26,9 +26,9 @@ const (
 	// answerTimeout is for upstream's answers that change with time: list and @latest.
 	answerTimeout = 30 * time.Second
 
-	// dirTimeout is for the attributes of directories above modules, whose mtime tells the kernel that a listing that it
-	// keeps is old.
-	dirTimeout = time.Second
+	// The attributes of directories above modules hold for at least minDirTimeout and at most maxDirTimeout; see dirTimeout.
+	minDirTimeout = time.Second
+	maxDirTimeout = time.Minute
 )
 
 // Lookup implements fuse.RawFileSystem.
@@ -173,6 +173,7 @@ func (f *FS) lookupOverlay(p string, pp Path, out *fuse.EntryOut) (status fuse.S
 		return missing(out, 0), true
 	}
 	f.removals.remove(p)
+	f.touch(p)
 	return fuse.OK, false
 }
 
@@ -315,7 +316,7 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 		if f.overlay != nil && n.Kind.merged() {
 			f.mergeAttr(a, n.path, changed)
 		}
-		return dirTimeout
+		return dirTimeout(time.Since(changed))
 	case n.data != nil:
 		a.Ino = n.id | pathInoBit // each content is a file of its own
 		f.fileAttr(a, n.size, f.downloadMode(n), n.born)
@@ -323,6 +324,14 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 	}
 	f.fileAttr(a, n.size, f.downloadMode(n), f.modTime(n.Mod))
 	return forever
+}
+
+// dirTimeout is for how long the attributes of a directory above modules hold. Their mtime tells the kernel that a listing that it
+// keeps is old, and to check permissions it asks for those of each directory on the way to a file. The kernel is told when a
+// listing changes (touch), but not of each change that depends on what clients do elsewhere; so what has not changed for a
+// while is believed for as long.
+func dirTimeout(unchanged time.Duration) time.Duration {
+	return min(max(unchanged, minDirTimeout), maxDirTimeout)
 }
 
 // Permissions, as the go command leaves them after unpacking.

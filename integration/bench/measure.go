@@ -152,7 +152,9 @@ func walkAll(ctx context.Context, s *session) (result, error) {
 	if _, err := walk(s.modcache); err != nil {
 		return result{}, err
 	}
-	return s.visit(ctx, s.modcache, walk)
+	r, err := s.visit(ctx, s.modcache, walk)
+	r.output = "" // a mount shows what was fetched ahead, too
+	return r, err
 }
 
 func readOne(ctx context.Context, s *session) (result, error) {
