@@ -9,9 +9,12 @@ import (
 // The layers of docs/design.md: who may import whom, and which of the outside world.
 func TestLayers(t *testing.T) {
 	forbidden := map[string][]string{
-		"modfs/lru":   {"modfs/", "golang.org/x/mod", "github.com/hanwen", "net/http"},
-		"modfs/fetch": {"modfs/", "github.com/hanwen", "github.com/hashicorp"},
-		"modfs/fs":    {"modfs/cmd", "github.com/spf13"},
+		"modfs/lru":         {"modfs/", "golang.org/x/mod", "github.com/hanwen", "net/http"},
+		"modfs/fetch/flate": {"modfs/", "github.com/", "golang.org/", "os"},
+		"modfs/fetch": {
+			"modfs/lru", "modfs/fs", "modfs/cmd", "modfs/fetch/proxytest", "github.com/hanwen", "github.com/hashicorp",
+		},
+		"modfs/fs": {"modfs/cmd", "github.com/spf13"},
 	}
 	for pkg, names := range forbidden {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
