@@ -7,12 +7,22 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	kflate "github.com/klauspost/compress/flate"
 )
+
+func goroot(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
 
 // samples are contents that make a compressor use all that the format has.
 func samples(t testing.TB) map[string][]byte {
@@ -36,7 +46,7 @@ func samples(t testing.TB) map[string][]byte {
 		s["periods"] = append(s["periods"], bytes.Repeat(noise[:n+1], 400/(n+1)+1)...)
 	}
 	for _, name := range []string{"fmt/print.go", "net/http/server.go", "unicode/tables.go", "cmd/compile/internal/ssa/rewriteAMD64.go"} {
-		data, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "src", name))
+		data, err := os.ReadFile(filepath.Join(goroot(t), "src", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +185,7 @@ func FuzzInflate(f *testing.F) {
 }
 
 func BenchmarkInflate(b *testing.B) {
-	data, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "src/net/http/server.go"))
+	data, err := os.ReadFile(filepath.Join(goroot(b), "src/net/http/server.go"))
 	if err != nil {
 		b.Fatal(err)
 	}
