@@ -36,7 +36,7 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 		// Every h1 hash has the same length, so its size can be told without knowing it. A go command that lists modules
 		// stats the .ziphash of each.
 		err = f.offered(ctx, pp.Mod, caller)
-		if err == nil && !f.modules.intern(pp.Mod).showHash() {
+		if err == nil && !f.show(f.modules.intern(pp.Mod)) {
 			err = fmt.Errorf("%s: ziphash: a client is making it: %w", pp.Mod, errNotOffered)
 		}
 		n.size = ziphashSize

@@ -117,7 +117,7 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 		if f.overlay != nil && f.opts.ResolveClient {
 			f.hintIfMissing(caller, pp.Mod) // for it is fetched below
 		}
-		if err := f.offered(ctx, pp.Mod, caller); err != nil {
+		if err := f.offeredDir(ctx, pp.Mod, caller); err != nil {
 			return f.failLookup("info", pp, err, out)
 		}
 		md := f.modules.intern(pp.Mod)
@@ -134,6 +134,8 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 		timeout := moduleTimeout
 		if !f.opened(pp.Mod) {
 			timeout = f.offerTimeout(timeout)
+		} else if !f.show(md) {
+			return missing(out, 0)
 		}
 		f.moduleEntryOut(out, md, ix, 0, timeout)
 		return fuse.OK

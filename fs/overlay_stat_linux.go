@@ -10,10 +10,20 @@ import (
 // lstatBelow is os.Root.Lstat in one to three system calls, instead of two for each element of the path: most lookups come
 // here first. ok is false if that must tell.
 func lstatBelow(dir *os.File, name string) (st *syscall.Stat_t, ok bool, err error) {
-	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	fd := -1
+	conn, err := dir.SyscallConn() // unlike Fd, it knows when dir is closed
+	if err != nil {
+		return nil, false, nil
+	}
+	closed := conn.Control(func(at uintptr) {
+		fd, err = unix.Openat2(int(at), name, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
 	})
+	if closed != nil {
+		return nil, false, nil
+	}
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR:

@@ -47,15 +47,19 @@ var (
 	errNotAsked   = fmt.Errorf("no go command has asked for it: %w", errNotOffered)
 )
 
-// offered returns nil if the lazy tree shows m's directory, archive and hash.
-func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error {
-	if f.overlay == nil {
-		return f.exists(ctx, m)
-	}
-	if f.overlay.has(partialPath(m)) {
+// offeredDir is offered for M@V: not while a client is unpacking that. Its archive and hash stay there meanwhile, for others that
+// have seen them.
+func (f *FS) offeredDir(ctx context.Context, m module.Version, caller uint32) error {
+	err := f.offered(ctx, m, caller)
+	if err == nil && f.overlay != nil && f.overlay.has(partialPath(m)) { // last: it may come while we ask
 		return fmt.Errorf("%s: being unpacked by a client: %w", m, errNotOffered)
 	}
-	if !f.opts.ResolveClient {
+	return err
+}
+
+// offered returns nil if the lazy tree shows m's archive and hash and, but for offeredDir, its directory.
+func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error {
+	if f.overlay == nil || !f.opts.ResolveClient {
 		return f.exists(ctx, m)
 	}
 	md := f.modules.intern(m)
@@ -94,8 +98,6 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 		return err
 	case stored != nil && !bytes.Equal(stored, upstream):
 		return fmt.Errorf("%s: the go.mod that a client stored is not that of the proxy: %w", m, errNotOffered)
-	case f.overlay.has(partialPath(m)): // it came while we asked
-		return fmt.Errorf("%s: being unpacked by a client: %w", m, errNotOffered)
 	}
 	return nil
 }
@@ -130,6 +132,9 @@ func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) er
 	}
 	err := f.offered(ctx, m, caller)
 	if err == nil && f.opened(m) {
+		if !f.show(md) {
+			return fmt.Errorf("%s: zip: a client is checking it: %w", m, errNotOffered)
+		}
 		return nil
 	}
 	if err != nil && !errors.Is(err, errNotAsked) {
@@ -166,8 +171,8 @@ func (md *mod) isRefused() bool {
 
 const refusedTimeout = time.Minute
 
-// hashGrace is for how long V.ziphash stays there after a client was told that it is: having seen it, the go command takes it
-// for an error if it cannot be read.
+// hashGrace is for how long V.ziphash stays there after a client was told that it is, or V.zip or M@V that somebody had opened:
+// having seen any of them, the go command takes it for an error if it cannot be read.
 const hashGrace = 10 * time.Second
 
 // beginHash notes that a client is about to hash the archive. It returns false if that cannot be.
@@ -184,8 +189,11 @@ func (md *mod) endHash() {
 	md.hashing = false
 }
 
-// showHash notes that a client is told of V.ziphash. It returns false if that is being made.
-func (md *mod) showHash() bool {
+// show notes that a client is told of a module, its archive or the hash of that. It returns false if a client is making the hash.
+func (f *FS) show(md *mod) bool {
+	if f.overlay == nil || !f.opts.ResolveClient {
+		return true
+	}
 	md.mu.Lock()
 	defer md.mu.Unlock()
 	if md.hashing {
@@ -271,7 +279,9 @@ func (f *FS) shows(p string, pp Path) bool {
 		return false
 	}
 	switch pp.Kind {
-	case KindModule, KindZipHash:
+	case KindModule:
+		return f.showsModule(pp.Mod) && !f.overlay.has(partialPath(pp.Mod))
+	case KindZipHash:
 		return f.showsModule(pp.Mod)
 	case KindZip:
 		return f.showsModule(pp.Mod) && (!f.opts.ResolveClient || f.opened(pp.Mod))
@@ -340,7 +350,7 @@ func (f *FS) escPath(p string, pp Path) (string, bool) {
 
 // showsModule is offered, as far as the answer is known.
 func (f *FS) showsModule(m module.Version) bool {
-	if f.overlay.has(partialPath(m)) || f.removals.has(inMod(moduleDir(m))) {
+	if f.removals.has(inMod(moduleDir(m))) {
 		return false
 	}
 	if !f.opts.ResolveClient || m.Path == toolchainPath {
