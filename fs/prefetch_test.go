@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,9 +145,30 @@ func TestQueueBound(t *testing.T) {
 func (g *goCmd) summed() {
 	g.tb.Helper()
 	g.file("go.mod", "module example.com/main\n\ngo 1.21\n\nrequire (\n\texample.com/b v1.0.0\n\texample.com/large v1.0.0\n)\n")
+	g.file("main.go", "package main\n\nimport (\n\t\"io\"\n\t\"os\"\n\n\t\"example.com/b\"\n)\n\n"+
+		"func main() {\n\tprintln(b.Hello())\n\tio.Copy(io.Discard, os.Stdin)\n}\n")
 	g.ok(os.Mkdir(filepath.Join(g.work, "other"), 0o777))
 	g.file("other/other.go", "package other\n\nimport _ \"example.com/large\"\n")
 	g.run("mod", "tidy")
+}
+
+// runUntil runs the go command, whose program ends with its input, until done: what is fetched ahead for a go command is fetched
+// only as long as that runs.
+func (g *goCmd) runUntil(done func() bool, args ...string) {
+	g.tb.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command(g.tool, args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = g.work, g.env, &out, &out
+	in, err := cmd.StdinPipe()
+	g.ok(err)
+	g.ok(cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	eventually(g.tb, "what is listed comes, or the command ends", func() bool { return done() || len(ended) > 0 })
+	in.Close() // best effort: it may have ended
+	if err := <-ended; err != nil || !done() {
+		g.tb.Fatalf("go %q: %v, before what is listed has come\n%s", args, err, out.String())
+	}
 }
 
 // onto has the go command use another mount.
@@ -173,9 +195,9 @@ func TestPrefetchSums(t *testing.T) {
 		args []string
 		want bool
 	}{
-		{"daemon", ahead, "", []string{"list", "-deps", "."}, true},
-		{"client", func(o *Options) { ahead(o); clientResolves(o) }, "", []string{"list", "-deps", "."}, true},
-		{"read-only", func(o *Options) { ahead(o); o.ReadOnly = true }, "", []string{"build", "-o", os.DevNull, "."}, true},
+		{"daemon", ahead, "", []string{"run", "."}, true},
+		{"client", func(o *Options) { ahead(o); clientResolves(o) }, "", []string{"run", "."}, true},
+		{"read-only", func(o *Options) { ahead(o); o.ReadOnly = true }, "", []string{"run", "."}, true},
 		{"another proxy", func(o *Options) { ahead(o); clientResolves(o) }, "GOPROXY=" + server.URL() + ",direct", []string{"build", "-o", os.DevNull, "."}, false},
 		{"only modules are listed", func(o *Options) { ahead(o); clientResolves(o) }, "", []string{"list", "-m", "all"}, false},
 		{"not wanted", clientResolves, "", []string{"list", "-deps", "."}, false},
@@ -189,15 +211,17 @@ func TestPrefetchSums(t *testing.T) {
 			}
 			m := mountRW(t, server, c.set)
 			g.onto(m)
-			g.run(c.args...)
 			has := func() bool {
 				_, err := m.store.Stat(largeZip)
 				return err == nil
 			}
 			if c.want {
-				eventually(t, "what is listed comes", has)
-			} else if m.Close(); has() || m.stats.prefetched.Load() > 0 {
-				t.Error("it was fetched ahead")
+				g.runUntil(has, c.args...)
+			} else {
+				g.run(c.args...)
+				if m.ok(m.Close()); has() || m.stats.prefetched.Load() > 0 {
+					t.Error("it was fetched ahead")
+				}
 			}
 			for _, name := range []string{"a", "b", "large"} {
 				if n := server.Count("GET /example.com/" + name + "/@v/v1.0.0.zip"); n > 1 {
