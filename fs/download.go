@@ -121,7 +121,7 @@ func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 const maxAnswer = 64 << 20
 
 // readDownload answers a read of a file whose content is not kept with its node.
-func (f *FS) readDownload(cancel <-chan struct{}, n *node, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (f *FS) readDownload(cancel <-chan struct{}, n *node, caller uint32, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
 	ctx, done := f.request(cancel)
 	defer done()
 	var data []byte
@@ -138,6 +138,7 @@ func (f *FS) readDownload(cancel <-chan struct{}, n *node, off int64, buf []byte
 		var h1 string
 		if h1, err = f.hash(ctx, n.Mod); err == nil {
 			data = []byte(h1)
+			f.hintIfMissing(caller, n.Mod) // now: it will not be missing when it is opened
 			f.soon(n.Mod)
 		}
 	case KindZip:

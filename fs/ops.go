@@ -43,7 +43,7 @@ func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 	if n.data != nil {
 		return f.slice(n.data, off, len(buf)), fuse.OK
 	}
-	return f.readDownload(cancel, n, off, buf)
+	return f.readDownload(cancel, n, in.Pid, off, buf)
 }
 
 func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
