@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +45,8 @@ const maxOverlayFiles = 256
 type overFile struct {
 	ino       uint64
 	dir, link bool // a directory, a symbolic link; else a regular file
+
+	target atomic.Pointer[string] // of a symbolic link, which never changes; nil: not known
 
 	// names are those of its paths that the kernel asked for and that it still has; guarded by nodes.mu. A directory has
 	// one at most.
@@ -395,6 +398,11 @@ func (f *FS) overEntry(out *fuse.EntryOut, p string, pp Path, st *syscall.Stat_t
 		return
 	}
 	n := f.nodes.lookup(node{path: p, Path: pp, over: &overFile{ino: st.Ino, dir: dir, link: st.Mode&syscall.S_IFMT == syscall.S_IFLNK}})
+	if n.over != nil && n.over.link && n.over.target.Load() == nil {
+		if target, err := f.overlay.root.Readlink(overName(p)); err == nil {
+			n.over.target.Store(&target)
+		}
+	}
 	out.NodeId = n.id
 	out.Generation = 1
 	out.Attr.FromStat(st)

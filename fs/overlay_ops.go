@@ -238,6 +238,10 @@ func (f *FS) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 	defer f.overlay.names.RUnlock()
 	p, ok := f.nodes.where(n.id)
 	if !ok {
+		// It was replaced while somebody followed it, who followed the old one.
+		if target := n.over.target.Load(); target != nil {
+			return []byte(*target), fuse.OK
+		}
 		return nil, fuse.Status(errStale)
 	}
 	target, err := f.overlay.root.Readlink(p)
