@@ -12,19 +12,23 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// Classes of errors. What belongs to none is an upstream that misbehaves (a status that is none of these, an answer that
-// makes no sense), or an error of Dst or of a context.
+// Classes of errors. What belongs to none is an upstream in trouble (another status, a connection that breaks), or an error of
+// Dst or of a context.
 var (
 	ErrNotFound    = errors.New("not found")     // 404 or 410 from every proxy, or none may be asked
 	ErrForbidden   = errors.New("forbidden")     // 401 or 403
 	ErrOffline     = errors.New("offline")       // Config.Offline
 	ErrUnreachable = errors.New("unreachable")   // refused, no address, no route
-	ErrTimeout     = errors.New("timeout")       // Config.Timeout or IdleTimeout, or the network's own
+	ErrTimeout     = errors.New("timeout")       // one of Config's, or the network's own
 	ErrMismatch    = errors.New("hash mismatch") // a *MismatchError
 	ErrSumDB       = errors.New("checksum database is not to be trusted")
-	ErrInvalid     = errors.New("invalid")   // what the go command would refuse
+	ErrInvalid     = errors.New("invalid")   // a zip that the go command would refuse
 	ErrTooLarge    = errors.New("too large") // for the limits of golang.org/x/mod/zip, or ours
 	ErrNoSum       = errors.New("not covered by the checksum database")
+
+	// What these two say is not that there is no such version, so nobody must conclude that.
+	ErrBadAnswer = errors.New("bad answer") // not what was asked for: a login page, half a zip, another version's .info
+	ErrUnknown   = errors.New("not in the checksum database")
 )
 
 // MismatchError says that a proxy sent other bytes than were expected. It wraps ErrMismatch.

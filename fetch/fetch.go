@@ -22,9 +22,10 @@
 // # What goes wrong
 //
 // Transient failures (status 429, 500, 502, 503, 504, a broken connection) are tried again a few times, waiting longer each
-// time or as long as the server says, and a zip is continued where it broke off. A refused connection, a name without an
-// address and a missing route are an answer at once. Each error says what was asked where, without passwords, and wraps
-// one of the errors below if it belongs to its class, or the error of Dst or of the context.
+// time or, up to a minute, as long as the server says, and a zip is continued where it broke off. A refused connection, a
+// name without an address and a missing route are an answer at once. What comes too slowly is given up, and what is larger
+// than it may be is not read to its end. Each error says what was asked where, without credentials, and wraps one of the errors
+// below if it belongs to its class, or the error of Dst or of the context.
 //
 // A Client may be used concurrently. It keeps connections and the state of the checksum database, but no artifacts: who asks
 // twice fetches twice.
@@ -59,8 +60,9 @@ type Config struct {
 	// Tiles keeps what was verified of the checksum database. nil keeps it in memory, as long as the client lives.
 	Tiles TileStore
 
-	Timeout     time.Duration // bounds one call, with all tries at all proxies; 0 means 30 minutes
-	IdleTimeout time.Duration // bounds the wait for the next byte of an answer; 0 means 30 seconds
+	Timeout     time.Duration // bounds a call of Zip, with all tries at all proxies; 0 means 30 minutes
+	MetaTimeout time.Duration // bounds any other call, of what is small; 0 means 2 minutes; never more than Timeout
+	IdleTimeout time.Duration // bounds the wait for an answer, and for each 4 KiB of it; 0 means 30 seconds
 	Backoff     time.Duration // the wait after the first transient failure, twice that after the next; 0 means 200 ms
 	Tries       int           // how often a request is sent that fails transiently without progress; 0 means 4
 
@@ -116,6 +118,7 @@ var errClosed = fmt.Errorf("client is closed: %w", context.Canceled)
 // New returns a client. It makes no request. The error says which setting is wrong.
 func New(cfg Config) (*Client, error) {
 	cfg.Timeout = orDefault(cfg.Timeout, 30*time.Minute)
+	cfg.MetaTimeout = min(orDefault(cfg.MetaTimeout, 2*time.Minute), cfg.Timeout)
 	cfg.IdleTimeout = orDefault(cfg.IdleTimeout, 30*time.Second)
 	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
 	cfg.Tries = orDefault(cfg.Tries, 4)
@@ -181,15 +184,14 @@ func (c *Client) hold() error {
 	return nil
 }
 
-// begin starts a call: the context that it returns ends with the caller's, the client, or the deadline. done ends it.
-func (c *Client) begin(ctx context.Context) (_ context.Context, done func(), err error) {
+// begin starts a call: the context that it returns ends with the caller's, the client, or after limit. done ends it.
+func (c *Client) begin(ctx context.Context, limit time.Duration) (_ context.Context, done func(), err error) {
 	if err := c.hold(); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
-	late := fmt.Errorf("%w: not done in %v", ErrTimeout, c.cfg.Timeout)
-	ctx, end := context.WithTimeoutCause(ctx, c.cfg.Timeout, late)
+	ctx, end := context.WithTimeoutCause(ctx, limit, lateError(limit))
 	return ctx, func() {
 		end()
 		stop()
@@ -197,6 +199,9 @@ func (c *Client) begin(ctx context.Context) (_ context.Context, done func(), err
 		c.calls.Done()
 	}, nil
 }
+
+// lateError is the error of a call that took too long.
+func lateError(limit time.Duration) error { return fmt.Errorf("%w: not done in %v", ErrTimeout, limit) }
 
 // Info returns m's .info file, as the go command would write it: {"Version":…,"Time":…,"Origin":…}, at most about 1 MiB.
 //
@@ -237,10 +242,10 @@ type Watch struct {
 // then on.
 //
 // The error wraps ErrNotFound if every proxy answered 404 or 410, ErrMismatch if the hash differs (it is then a
-// *MismatchError with both), ErrInvalid if the go command would refuse the zip, and dst's error if dst failed. Whatever
-// dst then holds is to be thrown away.
+// *MismatchError with both), ErrInvalid if the go command would refuse the zip, ErrBadAnswer if it is none, and dst's error
+// if dst failed. Whatever dst then holds is to be thrown away.
 func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, w Watch) (h1 string, err error) {
-	return call(c, ctx, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
+	return callFor(c, ctx, c.cfg.Timeout, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
 		return c.zip(ctx, m, want, dst, w)
 	})
 }
@@ -284,7 +289,7 @@ func (c *Client) Latest(ctx context.Context, path string) ([]byte, error) {
 // Lookups are verified, and so are the tiles that the client has met itself; for others and "latest" what the database says
 // is passed on, which whoever asked will verify.
 func (c *Client) SumDB(ctx context.Context, name, rest string) ([]byte, error) {
-	ctx, done, err := c.begin(ctx)
+	ctx, done, err := c.begin(ctx, c.cfg.MetaTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("checksum database %s: %s: %w", name, rest, err)
 	}
@@ -298,7 +303,7 @@ func (c *Client) SumDB(ctx context.Context, name, rest string) ([]byte, error) {
 
 // Upstream is the state of a proxy, or of a checksum database that is asked directly.
 type Upstream struct {
-	URL       string    `json:"url"` // without the password
+	URL       string    `json:"url"` // without credentials
 	Requests  int64     `json:"requests"`
 	Failures  int64     `json:"failures"` // requests with another answer than 2xx, 404 and 410, or none
 	LastError string    `json:"last_error,omitempty"`
@@ -319,8 +324,14 @@ func (c *Client) Upstreams() []Upstream {
 	return list
 }
 
-// call runs work as one call about m, and says in its error what was wanted of which module.
+// call runs work as one call about something small of m, and says in its error what was wanted of which module.
 func call[T any](c *Client, ctx context.Context, m module.Version, what string,
+	work func(context.Context, module.Version) (T, error)) (T, error) {
+	return callFor(c, ctx, c.cfg.MetaTimeout, m, what, work)
+}
+
+// callFor is call for work that may take up to limit.
+func callFor[T any](c *Client, ctx context.Context, limit time.Duration, m module.Version, what string,
 	work func(context.Context, module.Version) (T, error)) (T, error) {
 	var none T
 	subject := m.Path
@@ -337,7 +348,7 @@ func call[T any](c *Client, ctx context.Context, m module.Version, what string,
 	if err := checkModule(m); err != nil {
 		return fail(err)
 	}
-	ctx, done, err := c.begin(ctx)
+	ctx, done, err := c.begin(ctx, limit)
 	if err != nil {
 		return fail(err)
 	}

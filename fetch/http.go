@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
@@ -23,10 +25,11 @@ import (
 
 // Limits of one exchange.
 const (
-	maxRedirects   = 10 // as net/http's default, and the go command's
-	maxRetryAfter  = 30 * time.Second
+	maxRedirects   = 10          // as net/http's default, and the go command's
+	maxRetryAfter  = time.Minute // who wants us to wait longer is not asked again
 	maxBackoff     = 10 * time.Second
-	maxExcerptWait = 2 * time.Second // for each piece of it: what the status says is known
+	minProgress    = 4 << 10         // bytes of a body that must come in each Config.IdleTimeout, or its end
+	maxExcerptWait = 2 * time.Second // the same for what is said besides a status: that is known
 	maxExcerpt     = 300             // bytes of a refusal that its error shows
 	maxDrain       = 64 << 10        // bytes of a refusal that are read so that its connection can be used again
 )
@@ -59,9 +62,9 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	case len(via) >= maxRedirects:
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
-		return fmt.Errorf("redirected to %s: want https or http", req.URL.Redacted())
+		return fmt.Errorf("redirected to %s: want https or http", redacted(req.URL))
 	case from.Scheme == "https" && req.URL.Scheme != "https" && !module.MatchPrefixPatterns(c.cfg.Insecure, modPath):
-		return fmt.Errorf("redirected from https to %s: refused", req.URL.Redacted())
+		return fmt.Errorf("redirected from https to %s: refused", redacted(req.URL))
 	}
 	return nil
 }
@@ -78,10 +81,14 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string {
-	if e.excerpt == "" {
-		return e.status
+	text := e.status
+	if e.after > maxRetryAfter {
+		text += fmt.Sprintf(" (to be asked again in %v)", e.after)
 	}
-	return e.status + ": " + e.excerpt
+	if e.excerpt == "" {
+		return text
+	}
+	return text + ": " + e.excerpt
 }
 
 // Is gives statuses their class. Those of servers in trouble have none: nothing follows from them.
@@ -97,6 +104,9 @@ func (e *statusError) Is(target error) bool {
 
 // transient reports whether the same request may succeed in a moment.
 func (e *statusError) transient() bool {
+	if e.after > maxRetryAfter {
+		return false
+	}
 	switch e.code {
 	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
 		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -116,13 +126,14 @@ func newStatusError(resp *http.Response) *statusError {
 	return e
 }
 
-// retryAfter parses a Retry-After header: seconds or a date (RFC 9110, 10.2.3).
+// retryAfter parses a Retry-After header: seconds or a date (RFC 9110, 10.2.3). It returns -1 for anything else.
 func retryAfter(s string) time.Duration {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return min(time.Duration(n)*time.Second, maxRetryAfter)
+	const most = math.MaxInt64 / time.Second
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(n, uint64(most))) * time.Second // with ErrRange, n is the largest there is
 	}
 	if t, err := http.ParseTime(s); err == nil {
-		return min(max(time.Until(t), 0), maxRetryAfter)
+		return max(time.Until(t), 0).Round(time.Second)
 	}
 	return -1
 }
@@ -141,6 +152,9 @@ func printable(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
+// excerpt returns the beginning of what a server said, printable.
+func excerpt(s string) string { return printable(s[:min(len(s), maxExcerpt)]) }
+
 // query is one file at one upstream.
 type query struct {
 	u       *upstream
@@ -149,16 +163,15 @@ type query struct {
 }
 
 // exchange sends one request and calls use with the answer, if it is 200 or 206. Reading its body fails with ErrTimeout
-// when nothing comes for too long.
+// when it comes too slowly.
 func (c *Client) exchange(ctx context.Context, method string, q query, header http.Header, use func(*http.Response) error) (err error) {
 	defer func() { q.u.note(err) }()
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
 	defer cancel(nil)
 	// The timer runs while we wait for the network, and not while dst takes its time.
-	idle := time.AfterFunc(c.cfg.IdleTimeout, func() {
-		cancel(fmt.Errorf("%w: nothing came for %v", ErrTimeout, c.cfg.IdleTimeout))
-	})
-	defer idle.Stop()
+	in := &body{ctx: ctx, window: c.cfg.IdleTimeout}
+	in.timer = time.AfterFunc(in.window, func() { cancel(in.late()) })
+	defer in.timer.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, q.u.url(q.elem).String(), nil)
 	if err != nil {
 		return err
@@ -170,20 +183,19 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 	// From here to the end of Do the timer covers dialing, TLS, redirects and the wait for the header.
 	start := time.Now()
 	resp, err := c.http.Do(req)
-	idle.Stop()
+	in.timer.Stop()
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // our caller says the URL
 		}
 		return networkError(ctx, err)
 	}
-	c.log.Debug("answer", "method", method, "url", req.URL.Redacted(), "status", resp.StatusCode, "dur", time.Since(start))
-	in := &body{ReadCloser: resp.Body, ctx: ctx, idle: idle, after: c.cfg.IdleTimeout}
-	resp.Body = in
+	c.log.Debug("answer", "method", method, "url", redacted(req.URL), "status", resp.StatusCode, "dur", time.Since(start))
+	in.ReadCloser, resp.Body = resp.Body, in
 	defer in.Close()
 	// A part is good only for whom asked for one.
 	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || header.Get("Range") == "") {
-		in.after = min(in.after, maxExcerptWait)
+		in.window = min(in.window, maxExcerptWait)
 		return newStatusError(resp)
 	}
 	return use(resp)
@@ -198,22 +210,41 @@ func networkError(ctx context.Context, err error) error {
 	return err
 }
 
-// body is a body that must keep coming.
+// body is a body that must keep coming: minProgress bytes, or its end, in each window of waiting for it. A single byte now and
+// then could keep a reader for as long as the whole fetch may take. The time between reads is not the network's, so it does
+// not count; and what is shorter than minProgress, as the end of each body is at some point, has a whole window to itself.
 type body struct {
 	io.ReadCloser
-	ctx   context.Context // of the request
-	idle  *time.Timer
-	after time.Duration
+	ctx    context.Context // of the request
+	window time.Duration
+	timer  *time.Timer // ends the request
+
+	waited time.Duration // in this window
+	got    atomic.Int64  // bytes in this window; the timer reads it
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.idle.Reset(b.after)
+	start := time.Now()
+	b.timer.Reset(b.window - b.waited)
 	n, err := b.ReadCloser.Read(p)
-	b.idle.Stop()
+	b.timer.Stop()
+	b.waited += time.Since(start)
+	if b.got.Add(int64(n)) >= minProgress {
+		b.waited = 0
+		b.got.Store(0)
+	}
 	if err != nil && err != io.EOF {
 		err = networkError(b.ctx, err)
 	}
 	return n, err
+}
+
+// late is the error of what came too slowly.
+func (b *body) late() error {
+	if n := b.got.Load(); n > 0 {
+		return fmt.Errorf("%w: only %d bytes came in %v", ErrTimeout, n, b.window)
+	}
+	return fmt.Errorf("%w: nothing came for %v", ErrTimeout, b.window)
 }
 
 // retry calls do until it succeeds or fails for good. Transient failures count only as long as they follow each other
@@ -249,7 +280,7 @@ func (c *Client) retry(ctx context.Context, q query, progress func() int64, do f
 		}
 		return struct{}{}, last
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(_ error, d time.Duration) {
-		c.log.Warn("trying again", "url", q.u.url(q.elem).Redacted(), "err", last, "dur", d)
+		c.log.Warn("trying again", "url", redacted(q.u.url(q.elem)), "err", last, "dur", d)
 	}))
 	if err == nil {
 		return nil
@@ -257,7 +288,7 @@ func (c *Client) retry(ctx context.Context, q query, progress func() int64, do f
 	if !errors.Is(last, err) && !errors.Is(err, last) {
 		err = fmt.Errorf("%w (after: %v)", err, last) // the context ended while we waited
 	}
-	return fmt.Errorf("%s: %w", q.u.url(q.elem).Redacted(), err)
+	return fmt.Errorf("%s: %w", redacted(q.u.url(q.elem)), err)
 }
 
 // answer is a small file.

@@ -104,7 +104,7 @@ func is(err, want error) bool {
 	}
 	return err != nil && !slices.ContainsFunc([]error{
 		fetch.ErrNotFound, fetch.ErrForbidden, fetch.ErrOffline, fetch.ErrUnreachable, fetch.ErrTimeout, fetch.ErrMismatch,
-		fetch.ErrSumDB, fetch.ErrInvalid, fetch.ErrTooLarge, fetch.ErrNoSum,
+		fetch.ErrSumDB, fetch.ErrInvalid, fetch.ErrTooLarge, fetch.ErrNoSum, fetch.ErrBadAnswer, fetch.ErrUnknown,
 	}, func(class error) bool { return errors.Is(err, class) })
 }
 
@@ -114,7 +114,7 @@ func TestRetryAfter(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		n.Add(1)
-		w.Header().Set("Retry-After", "86400")
+		w.Header().Set("Retry-After", "59")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		cancel()
 	})

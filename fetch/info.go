@@ -21,7 +21,7 @@ import (
 // Limits of answers that are not zips, in bytes. The go command has none but for go.mod files.
 const (
 	maxInfo = 1 << 20
-	maxList = 64 << 20
+	maxList = 8 << 20 // half a million versions
 )
 
 // revInfo and origin are what the go command marshals as an .info file (RevInfo in cmd/go/internal/modfetch/repo.go,
@@ -47,14 +47,14 @@ type origin struct {
 func parseInfo(a answer, want string) ([]byte, error) {
 	var info revInfo
 	if err := json.Unmarshal(a.data, &info); err != nil {
-		return nil, fmt.Errorf("%w: %v%s", ErrInvalid, err, a.page())
+		return nil, fmt.Errorf("%w: not an .info file: %v%s", ErrBadAnswer, firstLine(err), a.page())
 	}
 	// The go command refuses it too (modfetch's proxyRepo.Stat): a version is not to be replaced by another.
 	if want != "" && info.Version != want {
-		return nil, fmt.Errorf("%w: it is that of version %q", ErrInvalid, info.Version)
+		return nil, fmt.Errorf("%w: it is that of version %q", ErrBadAnswer, excerpt(info.Version))
 	}
 	if !semver.IsValid(info.Version) {
-		return nil, fmt.Errorf("%w: %q is no version", ErrInvalid, info.Version)
+		return nil, fmt.Errorf("%w: %q is no version", ErrBadAnswer, excerpt(info.Version))
 	}
 	if o := info.Origin; o != nil && want != "" {
 		// As modfetch.writeDiskStat: what says whether a query has a new answer means nothing for one version.
@@ -83,7 +83,7 @@ func (c *Client) small(ctx context.Context, modPath, elem string, limit int64, p
 			return err
 		}
 		if data, err = parse(a); err != nil {
-			return fmt.Errorf("%s: %w", u.url(elem).Redacted(), err)
+			return fmt.Errorf("%s: %w", redacted(u.url(elem)), err)
 		}
 		return nil
 	})
@@ -117,12 +117,18 @@ func (c *Client) list(ctx context.Context, m module.Version) ([]byte, error) {
 	return c.small(ctx, m.Path, escPath+"/@v/list", maxList, parseList)
 }
 
-// parseList keeps the lines of a list that begin with a version. A time may follow it (modfetch's proxyRepo.latestFromList).
+// parseList keeps the lines of a list that begin with a version that can be asked for. A time may follow it (modfetch's
+// proxyRepo.latestFromList).
 func parseList(a answer) ([]byte, error) {
 	list := make([]byte, 0, min(len(a.data)+1, 1<<16))
+	other := ""
 	for line := range strings.Lines(string(a.data)) {
 		f := strings.Fields(line)
-		if len(f) == 0 || !semver.IsValid(f[0]) {
+		if len(f) == 0 {
+			continue
+		}
+		if module.CanonicalVersion(f[0]) != f[0] {
+			other = f[0]
 			continue
 		}
 		list = append(list, f[0]...)
@@ -133,9 +139,9 @@ func parseList(a answer) ([]byte, error) {
 		}
 		list = append(list, '\n')
 	}
-	// An empty list is one of a module without tagged versions, but a page is no list.
-	if len(list) == 0 && a.html {
-		return nil, fmt.Errorf("%w: no list%s", ErrInvalid, a.page())
+	// An empty list is one of a module without tagged versions. What is not empty and names none is no list.
+	if len(list) == 0 && (a.html || other != "") {
+		return nil, fmt.Errorf("%w: not a list of versions: %q%s", ErrBadAnswer, excerpt(other), a.page())
 	}
 	return list, nil
 }
@@ -178,7 +184,7 @@ func (c *Client) mod(ctx context.Context, m module.Version, want string) (data [
 	// Nobody vouches for it, so it must at least look like a go.mod file; or it is wrong in a way that tells more than its
 	// hash would.
 	if _, err := modfile.ParseLax("go.mod", data, nil); err != nil {
-		return nil, "", fmt.Errorf("%w: %v%s", ErrInvalid, firstLine(err), page)
+		return nil, "", fmt.Errorf("%w: %v%s", ErrBadAnswer, firstLine(err), page)
 	}
 	if want != "" {
 		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, Source: source}
@@ -189,7 +195,7 @@ func (c *Client) mod(ctx context.Context, m module.Version, want string) (data [
 // firstLine keeps an error that quotes a whole file short.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return printable(line[:min(len(line), maxExcerpt)])
+	return excerpt(line)
 }
 
 // expected is the hash that an artifact must have, which may be being looked up.
@@ -254,6 +260,10 @@ func (c *Client) sum(ctx context.Context, m module.Version, suffix string) (stri
 	}
 	version := m.Version + suffix
 	lines, err := c.db.lookup(ctx, m, version)
+	if errors.Is(err, ErrNotFound) {
+		// The proxy may well have the module. That nobody vouches for it is something else than that there is none.
+		return "", fmt.Errorf("%s: %w (is the module private? see GOPRIVATE): %v", c.sumSource(), ErrUnknown, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", c.sumSource(), err)
 	}

@@ -145,7 +145,7 @@ func TestInfoForm(t *testing.T) {
 	} {
 		url := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, test.sent) })
 		got, err := newClient(t, quick(url)).Info(t.Context(), module.Version{Path: modA.Path, Version: test.version})
-		if string(got) != test.want || test.want == "" && !is(err, fetch.ErrInvalid) {
+		if string(got) != test.want || test.want == "" && !is(err, fetch.ErrBadAnswer) {
 			t.Errorf("%s\nInfo = %s, %v\nwant   %s", test.sent, got, err, test.want)
 		}
 	}

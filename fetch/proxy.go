@@ -25,7 +25,18 @@ type upstream struct {
 }
 
 func newUpstream(base *url.URL) *upstream {
-	return &upstream{base: base, stats: Upstream{URL: base.Redacted()}}
+	return &upstream{base: base, stats: Upstream{URL: redacted(base)}}
+}
+
+// redacted returns a URL for messages, which others may read: without what is before the host, for a user name alone is a token
+// as often as not, and without the query, in which a redirect may have a signature.
+func redacted(u *url.URL) string {
+	shown := *u
+	if u.User != nil {
+		shown.User = url.User("xxxxx")
+	}
+	shown.RawQuery, shown.ForceQuery, shown.Fragment, shown.RawFragment = "", false, "", ""
+	return shown.String()
 }
 
 // url returns the URL of a file. elem is slash-separated and not escaped for URLs; it is escaped as the go command does.
@@ -109,18 +120,18 @@ func parseProxyURL(item string) (*url.URL, error) {
 	switch {
 	case base.Scheme == "file":
 		if *base != (url.URL{Scheme: "file", Path: base.Path, RawPath: base.RawPath}) || !path.IsAbs(base.Path) {
-			return nil, fmt.Errorf("%s: a file URL is file:// and an absolute path", base.Redacted())
+			return nil, fmt.Errorf("%s: a file URL is file:// and an absolute path", redacted(base))
 		}
 	case base.Scheme != "https" && base.Scheme != "http":
-		return nil, fmt.Errorf("%s: want a URL with https, http or file, or one of the words direct and off", base.Redacted())
+		return nil, fmt.Errorf("%s: want a URL with https, http or file, or one of the words direct and off", redacted(base))
 	// The go command has no check for these two: it would fail later, or ask for something else.
 	case base.Hostname() == "":
-		return nil, fmt.Errorf("%s: no host", base.Redacted())
+		return nil, fmt.Errorf("%s: no host", redacted(base))
 	case base.RawQuery != "" || base.Fragment != "":
-		return nil, fmt.Errorf("%s: a proxy's URL has no query and no fragment", base.Redacted())
+		return nil, fmt.Errorf("%s: a proxy's URL has no query and no fragment", redacted(base))
 	case base.Scheme == "http" && base.User != nil:
 		// The go command would refuse each request.
-		return nil, fmt.Errorf("%s: refusing to send credentials without https", base.Redacted())
+		return nil, fmt.Errorf("%s: refusing to send credentials without https", redacted(base))
 	}
 	return base, nil
 }

@@ -116,7 +116,7 @@ func TestFaults(t *testing.T) {
 		{"slow", nil},
 		{"redirect", nil},
 		{"nosumdb", nil},
-		{"html", fetch.ErrInvalid},
+		{"html", fetch.ErrBadAnswer},
 		{"tamper", fetch.ErrMismatch},
 		{"stallbody", fetch.ErrTimeout},
 		{"stall", fetch.ErrTimeout},
@@ -146,7 +146,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestInfoFaults(t *testing.T) {
-	for fault, want := range map[string]error{"html": fetch.ErrInvalid, "badjson": fetch.ErrInvalid, "hugeinfo": fetch.ErrTooLarge} {
+	for fault, want := range map[string]error{"html": fetch.ErrBadAnswer, "badjson": fetch.ErrBadAnswer, "hugeinfo": fetch.ErrTooLarge} {
 		s := proxytest.New(t)
 		c := config(s)
 		c.Proxy = s.FaultURL(fault)

@@ -23,9 +23,15 @@ const knownKey = "033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 // toolchain is the one module that no go.sum lists, which is why the go command has it checked whatever the settings say.
 const toolchain = "golang.org/toolchain"
 
-// maxSum bounds a file of a checksum database, in bytes. Its largest, full tiles of height 8, have 8 KiB; tiles of data
-// have some 60 KiB.
-const maxSum = 4 << 20
+const (
+	// maxSum bounds a file of a checksum database, in bytes. Its largest, full tiles of height 8, have 8 KiB; tiles of data
+	// have some 60 KiB.
+	maxSum = 4 << 20
+
+	// maxProof bounds, in bytes, what an error shows of a database that misbehaves: two tree heads and the proof that they
+	// contradict each other take less than 4 KiB, but whoever sends a head can append to it.
+	maxProof = 8 << 10
+)
 
 // database is a checksum database (https://go.dev/ref/mod#checksum-database).
 type database struct {
@@ -145,6 +151,7 @@ func (d *database) ask(modPath, version string) ([]string, error) {
 	s := d.current()
 	lines, err := s.client.Lookup(modPath, version)
 	if err == nil {
+		s.keep()
 		return lines, nil
 	}
 	d.drop(s)
@@ -162,6 +169,7 @@ func (d *database) ask(modPath, version string) ([]string, error) {
 		err, _ = s.explain(err2)
 		return nil, err
 	}
+	s.keep()
 	return lines, nil
 }
 
@@ -177,6 +185,9 @@ func (d *database) current() *session {
 
 // drop makes the next lookup begin a new session. A sumdb.Client remembers its failures for good.
 func (d *database) drop(s *session) {
+	s.mu.Lock()
+	s.dropped, s.pending = true, nil
+	s.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.session == s {
@@ -203,6 +214,12 @@ func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 	// The session's own cache makes sure that each file is asked for once.
 	via.elem += elem
 	a, err := d.c.get(ctx, via, maxSum)
+	if err != nil {
+		// A proxy that did not offer the database for a moment must not keep us from it for as long as we live.
+		d.mu.Lock()
+		d.via = nil
+		d.mu.Unlock()
+	}
 	return a.data, err
 }
 
@@ -246,8 +263,10 @@ type session struct {
 	distrust bool // do not read stored files
 
 	mu       sync.Mutex
-	failures []error // of ReadRemote: what Lookup returns has only their texts
-	security string  // what SecurityError was told
+	failures []error           // of ReadRemote: what Lookup returns has only their texts
+	security string            // what SecurityError was told
+	pending  map[string][]byte // what is to be stored once a lookup has succeeded
+	dropped  bool              // a lookup has failed
 }
 
 // explain returns the error of a failed Lookup with its class, and whether a stored file may be to blame.
@@ -256,7 +275,7 @@ func (s *session) explain(err error) (_ error, again bool) {
 	defer s.mu.Unlock()
 	// First of all: whatever else went wrong, a database that lies must be seen to.
 	if s.security != "" {
-		return fmt.Errorf("%w: %s", ErrSumDB, printable(s.security)), false
+		return fmt.Errorf("%w: %s", ErrSumDB, s.security), false
 	}
 	// Lookup wraps with %v, so a cause is found by its text. That has the URL in it, so it is no other one's.
 	for _, failure := range s.failures {
@@ -264,19 +283,24 @@ func (s *session) explain(err error) (_ error, again bool) {
 			return failure, false
 		}
 	}
-	return fmt.Errorf("%w: %s", ErrSumDB, printable(err.Error())), !s.distrust
+	return fmt.Errorf("%w: %s", ErrSumDB, proof(err.Error())), !s.distrust
 }
+
+// proof makes what there is to say of a database that misbehaves fit for one line.
+func proof(s string) string { return printable(s[:min(len(s), maxProof)]) }
 
 // ReadRemote implements sumdb.ClientOps.
 func (s *session) ReadRemote(file string) (data []byte, err error) {
-	ctx, cancel := context.WithTimeoutCause(s.d.c.ctx, s.d.c.cfg.Timeout, fmt.Errorf("%w: not done in %v", ErrTimeout, s.d.c.cfg.Timeout))
+	limit := s.d.c.cfg.MetaTimeout
+	ctx, cancel := context.WithTimeoutCause(s.d.c.ctx, limit, lateError(limit))
 	defer cancel()
 	data, err = s.d.read(ctx, strings.TrimPrefix(file, "/"))
 	if err == nil {
 		return data, nil
 	}
-	if errors.Is(err, ErrNotFound) && !strings.HasPrefix(file, "/lookup/") {
-		err = fmt.Errorf("%w: %v", ErrSumDB, err) // a missing tile does not mean that the module does not exist
+	// A missing tile does not mean that the module does not exist, and no file of a database is that large.
+	if errors.Is(err, ErrNotFound) && !strings.HasPrefix(file, "/lookup/") || errors.Is(err, ErrTooLarge) {
+		err = fmt.Errorf("%w: %v", ErrSumDB, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -348,14 +372,38 @@ func (s *session) ReadCache(file string) ([]byte, error) {
 	return data, err
 }
 
-// WriteCache implements sumdb.ClientOps.
-func (s *session) WriteCache(file string, data []byte) { s.d.store(file, data) }
+// WriteCache implements sumdb.ClientOps. A tile comes here once it fits the tree head that it was asked for with, and that may
+// be the head of a fork, which is found out only afterwards. So nothing is stored before a lookup has succeeded, and nothing
+// of a session in which one has failed.
+func (s *session) WriteCache(file string, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dropped {
+		return
+	}
+	if s.pending == nil {
+		s.pending = make(map[string][]byte)
+	}
+	s.pending[file] = data
+}
+
+// keep stores what a lookup that succeeded has verified.
+func (s *session) keep() {
+	s.mu.Lock()
+	files := s.pending
+	s.pending = nil
+	s.mu.Unlock()
+	for file, data := range files {
+		s.d.store(file, data)
+	}
+}
 
 // Log implements sumdb.ClientOps.
 func (s *session) Log(msg string) { s.d.c.log.Debug("checksum database", "msg", msg) }
 
 // SecurityError implements sumdb.ClientOps.
 func (s *session) SecurityError(msg string) {
+	msg = proof(msg)
 	s.mu.Lock()
 	s.security = msg
 	s.mu.Unlock()

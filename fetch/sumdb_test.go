@@ -156,7 +156,7 @@ func TestSumDBStrict(t *testing.T) {
 	}{
 		{"down", s.SumDBKey() + " http://127.0.0.1:1", "", fetch.ErrUnreachable},
 		{"forbidden", s.SumDB(), "403", fetch.ErrForbidden},
-		{"unknown there", s.SumDB(), "404", fetch.ErrNotFound},
+		{"unknown there", s.SumDB(), "404", fetch.ErrUnknown},
 		{"nonsense", s.SumDB(), "html", fetch.ErrSumDB},
 		{"other hashes", s.SumDB(), "sumdbwrong", fetch.ErrMismatch},
 		{"not set", "", "", fetch.ErrSumDB},

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -128,10 +129,7 @@ func (d *download) receive(ctx context.Context, resp *http.Response) error {
 	if d.total >= 0 && d.size != d.total {
 		return fmt.Errorf("%w: %d bytes of %d", errBroken, d.size, d.total)
 	}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
-		return d.checkPage()
-	}
-	return nil
+	return d.checkZip(answer{html: strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html")})
 }
 
 // continues reports whether a Content-Range is that of the bytes that dst lacks, and sets the total.
@@ -161,15 +159,21 @@ func validator(h http.Header) string {
 	return h.Get("Last-Modified")
 }
 
-// checkPage finds out whether what is in dst, said to be HTML, is indeed no zip.
-func (d *download) checkPage() error {
-	magic := make([]byte, 2)
-	if n, err := d.dst.ReadAt(magic, 0); n == len(magic) && string(magic) == "PK" {
-		return nil
-	} else if err != nil && err != io.EOF {
-		return &finalError{err}
+// checkZip finds out whether what is in dst can be a zip, so that another proxy may be asked if it is a login page, say, or
+// the first half of one whose length nobody announced. A zip ends in a record that has a signature, 22 bytes and a comment
+// (APPNOTE.TXT, 4.3.16); archive/zip looks for no other either.
+func (d *download) checkZip(a answer) error {
+	const record, comment = 22, 1<<16 - 1
+	for _, n := range [...]int64{record, record + comment} { // hardly any zip has a comment
+		tail := make([]byte, min(n, d.size))
+		if _, err := d.dst.ReadAt(tail, d.size-int64(len(tail))); err != nil && err != io.EOF {
+			return &finalError{err}
+		}
+		if bytes.Contains(tail, []byte("PK\x05\x06")) {
+			return nil
+		}
 	}
-	return fmt.Errorf("%w: not a zip file%s", ErrInvalid, answer{html: true}.page())
+	return fmt.Errorf("%w: %d bytes that are not a zip file%s", ErrBadAnswer, d.size, a.page())
 }
 
 // copyBuffers are for write.
@@ -232,7 +236,7 @@ func (c *Client) zipSize(ctx context.Context, m module.Version) (size int64, err
 	err = c.try(ctx, m.Path, func(u *upstream) error {
 		size, err = c.sizeAt(ctx, query{u, elem, m.Path})
 		if err == nil && size > modzip.MaxZipFile {
-			err = fmt.Errorf("%s: %w: %d bytes", u.url(elem).Redacted(), ErrTooLarge, size)
+			err = fmt.Errorf("%s: %w: %d bytes", redacted(u.url(elem)), ErrTooLarge, size)
 		}
 		return err
 	})

@@ -149,7 +149,8 @@ func (f *FS) readDownload(cancel <-chan struct{}, n *node, caller uint32, off in
 		}
 		defer f.zips.put(z)
 		if z.Size() != n.size {
-			// The next lookup, in at most a minute, makes a new node with the right size.
+			// The next lookup makes a new node with the right size.
+			f.forgetName(n.path)
 			err := fmt.Errorf("%s: upstream announced a zip of %d bytes and sent one of %d", n.Mod, n.size, z.Size())
 			return nil, f.fail("zip", n.Mod, err)
 		}

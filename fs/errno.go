@@ -30,6 +30,9 @@ func errno(err error) syscall.Errno {
 		return syscall.ENOSPC
 	case errors.Is(err, lru.ErrTooLarge), errors.Is(err, fetch.ErrTooLarge):
 		return syscall.EFBIG
+	case errors.Is(err, fetch.ErrBadAnswer), errors.Is(err, fetch.ErrUnknown):
+		// Not ENOENT, or a login page would make a client look for the module elsewhere, or believe that it is gone.
+		return syscall.EIO
 	case errors.Is(err, fetch.ErrInvalid), errors.Is(err, fetch.ErrNotFound):
 		// The go command would refuse it; to whom lists files it is not there.
 		return syscall.ENOENT

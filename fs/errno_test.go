@@ -48,12 +48,15 @@ func TestErrno(t *testing.T) {
 		{&os.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}, syscall.EIO},
 		{syscall.EACCES, syscall.EIO},
 		{fetch.ErrNoSum, syscall.EIO},
+		{fetch.ErrBadAnswer, syscall.EIO},
+		{fetch.ErrUnknown, syscall.EIO},
 		{errors.New("anything else"), syscall.EIO},
 
 		// What proves an attack comes before all that it may be wrapped with.
 		{errors.Join(fetch.ErrNotFound, fetch.ErrMismatch), syscall.EBADMSG},
 		{errors.Join(fetch.ErrUnreachable, fetch.ErrSumDB), syscall.EBADMSG},
 		{errors.Join(fetch.ErrTimeout, fetch.ErrNotFound), syscall.ENOENT},
+		{errors.Join(fetch.ErrNotFound, fetch.ErrBadAnswer), syscall.EIO},
 		{errors.Join(lru.ErrNoSpace, context.Canceled), syscall.ENOSPC},
 	} {
 		for _, err := range []error{tt.err, fmt.Errorf("m@v: zip: %w", tt.err)} {

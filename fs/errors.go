@@ -78,6 +78,21 @@ func (l *errorLog) count() uint64 {
 	return l.total
 }
 
+// insecure reports whether err says that upstream sent what it must not have: another hash than it should be, or a checksum
+// database that contradicts itself.
+func insecure(err error) bool {
+	return errors.Is(err, fetch.ErrMismatch) || errors.Is(err, fetch.ErrSumDB)
+}
+
+// failAhead takes the error of what was fetched ahead, for which nobody waits. It is returned, and told only if it must be seen
+// to, whether or not somebody opens the module.
+func (f *FS) failAhead(op string, m module.Version, err error) error {
+	if insecure(err) {
+		f.fail(op, m, err)
+	}
+	return err
+}
+
 // fail turns the error of an operation on m into the answer to a client. Here an error stops being one, so here it is
 // logged, counted and put into .modfs/errors: all but what merely says that something is not there, or that the client
 // itself gave up.
@@ -86,6 +101,9 @@ func (f *FS) fail(op string, m module.Version, err error) fuse.Status {
 	quiet := no == syscall.EINTR || no == syscall.ESHUTDOWN || no == syscall.ENOENT && !errors.Is(err, fetch.ErrInvalid)
 	if quiet {
 		return fuse.Status(no)
+	}
+	if insecure(err) {
+		f.stats.insecure.Add(1)
 	}
 	e := Event{Time: time.Now(), Module: m.Path, Version: m.Version, Op: op, Cause: err.Error(), Errno: unix.ErrnoName(no)}
 	if f.errors.add(e) {

@@ -104,7 +104,7 @@ func (f *FS) prefetchMod(t task) error {
 		return nil
 	}
 	_, err := f.mod(f.ctx, t.m)
-	return err
+	return f.failAhead("mod", t.m, err)
 }
 
 // prefetchZip fetches an archive, and what has to be known to offer it.
@@ -118,7 +118,7 @@ func (f *FS) prefetchZip(t task) error {
 	}
 	file, err := f.store.Fill(f.ctx, md.zipKey, f.filler(md, true))
 	if err != nil {
-		return err
+		return f.failAhead("zip", t.m, err)
 	}
 	f.filled(md)
 	f.stats.prefetched.Add(1)

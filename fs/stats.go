@@ -14,6 +14,7 @@ type stats struct {
 	notFound                 atomic.Int64 // lookups that upstream answered with "no such version"
 	damaged, repaired        atomic.Int64 // stored files found damaged, and replaced
 	prefetched               atomic.Int64 // zips fetched before they were opened
+	insecure                 atomic.Int64 // failures that are a wrong hash, or a checksum database not to be trusted
 }
 
 // snapshot returns the counters by the names that status.json has for them.
@@ -34,5 +35,7 @@ func (s *stats) snapshot() map[string]int64 {
 		"damaged":        s.damaged.Load(),
 		"repaired":       s.repaired.Load(),
 		"prefetched":     s.prefetched.Load(),
+
+		"security_errors": s.insecure.Load(),
 	}
 }

@@ -35,6 +35,8 @@ type serveFlags struct {
 	allowOther bool
 	offline    bool
 	prefetch   choiceValue
+	timeout    time.Duration
+	idle       time.Duration
 	logLevel   choiceValue
 	logFormat  choiceValue
 	fetch      map[string]*string // by the name of the go command's variable
@@ -71,6 +73,8 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
 	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch ahead what a go.sum lists"))
 	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
+	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this long")
+	fs.DurationVar(&f.idle, "idle-timeout", 30*time.Second, "give up what brings nothing, or less than 4 KiB, for this long")
 	f.fetch = make(map[string]*string)
 	for _, v := range fetchFlags {
 		f.fetch[v.variable] = fs.String(v.flag, "", v.usage)
@@ -98,6 +102,10 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 		return o, err
 	}
 	o.Fetch.Offline = f.offline
+	if f.timeout <= 0 || f.idle <= 0 {
+		return o, usagef("--timeout and --idle-timeout must be longer than 0")
+	}
+	o.Fetch.Timeout, o.Fetch.IdleTimeout = f.timeout, f.idle
 	o.Log = newLogger(log, f.logLevel.word, f.logFormat.word)
 	o.Fetch.Log = o.Log
 	o.Store = lru.Config{

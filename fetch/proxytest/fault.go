@@ -1,21 +1,20 @@
 package proxytest
 
 import (
-	"bytes"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 const (
 	faultPrefix = "/fault-"
 	// hugeSize bounds the endless answer, so that a client without a limit fails its test instead of the machine.
 	hugeSize = 64 << 20
+	// floodSize does so, too, and is far beyond what a client may take into memory.
+	floodSize = 1 << 30
 	// pieces is how many writes a slow body takes.
 	pieces = 16
 )
@@ -29,14 +28,24 @@ var faults = map[string]int{
 	"500":  http.StatusInternalServerError,
 	"503":  http.StatusServiceUnavailable,
 	"429":  http.StatusTooManyRequests,
+	"401":  http.StatusUnauthorized,
+	"502":  http.StatusBadGateway,
+	"504":  http.StatusGatewayTimeout,
+
+	"429later": http.StatusTooManyRequests,
 
 	"503once": 0, "stall": 0, "stallbody": 0, "truncate": 0, "reset": 0, "slow": 0, "html": 0, "tamper": 0, "norange": 0,
 	"nosumdb": 0, "sumdbwrong": 0, "hugeinfo": 0, "redirect": 0, "badjson": 0, "nolength": 0,
+	"resetbody": 0, "halfbody": 0, "toolong": 0, "tooshort": 0, "trickle": 0, "flood": 0, "floodlength": 0, "bomb": 0,
+	"badtypes": 0, "badlist": 0, "other": 0, "redirectloop": 0, "redirectscheme": 0,
+	"sumdbsig": 0, "sumdbstale": 0, "sumdbtiles": 0, "sumdbnotiles": 0,
 }
 
 // FaultURL returns the address, usable as GOPROXY, of the same proxy with a fault. It panics if there is no such fault.
 //
-//	404 410 403 429 500 503   that status for everything; 429 says Retry-After: 0
+//	404 410 401 403 429 500 502 503 504
+//	                          that status for everything; 429 says Retry-After: 0
+//	429later                  429 with Retry-After: 86400, a day
 //	503once                   503 for the first request of each path, then no fault
 //	stall                     the header, then nothing until Release
 //	stallbody                 half of the body, then nothing until Release
@@ -53,6 +62,23 @@ var faults = map[string]int{
 //	hugeinfo                  .info and @latest of 64 MiB, of unannounced length
 //	badjson                   .info and @latest are not JSON
 //	redirect                  302 to the same path without the fault
+//	resetbody                 Content-Length of the whole body, half of it, and the connection is reset
+//	halfbody                  half of the body, of unannounced length, with an orderly end
+//	toolong                   Content-Length of more than the body, and the connection is cut after that
+//	tooshort                  Content-Length of half of the body, which follows whole
+//	trickle                   the header, then the body byte by byte, one each 100 ms
+//	flood                     1 GiB of zeros for everything, of unannounced length
+//	floodlength               the same with Content-Length: 8 GiB, and the connection is cut after that
+//	bomb                      1 GiB of spaces for everything, as gzip of 1 MiB in Content-Encoding
+//	badtypes                  .info and @latest are JSON, but of other types
+//	badlist                   list has lines, none of which is a version
+//	other                     .info and @latest of version v9.9.9, .mod and .zip of example.com/other@v1.0.0
+//	redirectloop              302 to the same path, for ever
+//	redirectscheme            302 to an address with the scheme ftp
+//	sumdbsig                  the database's tree heads have a wrong signature
+//	sumdbstale                the database's tree heads are rightly signed, but of the tree that had its first record only
+//	sumdbtiles                the database's tiles have a bit flipped
+//	sumdbnotiles              404 for the database's tiles
 //
 // Where a request has a Range, half of the body is half of that range. The database answers below FaultURL too, at
 // sumdb/NAME and at sumdb-direct.
@@ -126,12 +152,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no fault "+strconv.Quote(name), http.StatusNotImplemented)
 	case status != 0:
 		if status == http.StatusTooManyRequests {
-			w.Header().Set("Retry-After", "0")
+			w.Header().Set("Retry-After", map[string]string{"429": "0", "429later": "86400"}[name])
 		}
 		http.Error(w, "fault "+name, status)
-	case name == "redirect":
+	case strings.HasPrefix(name, "redirect"):
 		target := r.URL.EscapedPath()
-		if !byPrefix {
+		switch {
+		case name == "redirectscheme":
+			target = "ftp://files.example" + target
+		case name == "redirectloop" && byPrefix:
+			target = faultPrefix + name + target
+		case name == "redirect" && !byPrefix:
 			target = faultPrefix + "none" + target // else SetFault's function would redirect it for ever
 		}
 		http.Redirect(w, r, target, http.StatusFound)
@@ -158,7 +189,22 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, name string) 
 	case name == "badjson" && isInfo:
 		w.Header().Set("Content-Type", "application/json")
 		w.Write([]byte(`{"Version": `)) // the client's loss
-	case name == "stall", name == "stallbody", name == "truncate", name == "slow":
+	case name == "badtypes" && isInfo:
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte(`{"Version": 1, "Time": ["v1.0.0"]}`)) // the client's loss
+	case name == "badlist" && strings.HasSuffix(path, "/@v/list"):
+		w.Write([]byte("master\nv1\n../v1.0.0\nlatest\n")) // the client's loss
+	case name == "other" && !isSum:
+		s.other(w, r)
+	case name == "flood", name == "floodlength":
+		flood(w, r, name == "floodlength")
+	case name == "bomb":
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(bomb()) // the client's loss
+	case isSum && strings.HasPrefix(name, "sumdb") && name != "sumdbwrong":
+		s.misbehaveSum(w, r, name)
+	case name == "stall", name == "stallbody", name == "truncate", name == "slow", name == "resetbody", name == "halfbody",
+		name == "toolong", name == "tooshort", name == "trickle":
 		s.interrupt(w, r, name)
 	case name == "nolength":
 		rec := httptest.NewRecorder()
@@ -177,100 +223,4 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, name string) 
 	default:
 		s.plain(w, r, name == "tamper", name == "sumdbwrong")
 	}
-}
-
-// interrupt sends the good answer in a bad way.
-func (s *Server) interrupt(w http.ResponseWriter, r *http.Request, name string) {
-	rec := httptest.NewRecorder()
-	s.plain(rec, r, false, false)
-	body := rec.Body.Bytes()
-	maps.Copy(w.Header(), rec.Header())
-	if r.Method != http.MethodHead {
-		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	}
-	w.WriteHeader(rec.Code)
-	// Errors of writing below mean that the client left, which ends the handler soon anyway.
-	switch half := len(body) / 2; name {
-	case "stall":
-		flush(w)
-		s.stall(r)
-		w.Write(body)
-	case "stallbody":
-		w.Write(body[:half])
-		flush(w)
-		s.stall(r)
-		w.Write(body[half:])
-	case "truncate":
-		w.Write(body[:half])
-		flush(w)
-		panic(http.ErrAbortHandler) // cuts the connection
-	case "slow":
-		for piece := range slices.Chunk(body, max(1, (len(body)+pieces-1)/pieces)) {
-			w.Write(piece)
-			flush(w)
-			select {
-			case <-time.After(5 * time.Millisecond):
-			case <-r.Context().Done():
-				return
-			}
-		}
-	}
-}
-
-// stall returns after Release. It ends the handler when the client leaves or the server closes.
-func (s *Server) stall(r *http.Request) {
-	s.mu.Lock()
-	release := s.release
-	s.stalled++
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.stalled--
-		s.mu.Unlock()
-	}()
-	select {
-	case <-release:
-	case <-r.Context().Done():
-		panic(http.ErrAbortHandler)
-	case <-s.done:
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// huge sends hugeSize bytes that begin like an .info file.
-func (s *Server) huge(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "application/json")
-	chunk := bytes.Repeat([]byte("a"), 64<<10)
-	if _, err := w.Write([]byte(`{"Version":"v1.0.0`)); err != nil {
-		return
-	}
-	for range hugeSize / len(chunk) {
-		if _, err := w.Write(chunk); err != nil {
-			return
-		}
-	}
-}
-
-// reset closes the connection so that the client gets a reset, not an orderly end.
-func reset(w http.ResponseWriter) {
-	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // best effort: without it the client sees an end of file
-	}
-	conn.Close() // best effort
-}
-
-// flush sends what is written so far; an error means that the client left.
-func flush(w http.ResponseWriter) { http.NewResponseController(w).Flush() }
-
-// noRange keeps the answer from announcing ranges.
-type noRange struct{ http.ResponseWriter }
-
-// WriteHeader is where http.ServeContent has set all headers.
-func (w noRange) WriteHeader(code int) {
-	w.Header().Del("Accept-Ranges")
-	w.ResponseWriter.WriteHeader(code)
 }

@@ -36,6 +36,7 @@ type Server struct {
 	ts           *httptest.Server
 	key          string        // the database's verifier key
 	right, wrong *sumdb.Server // wrong signs other hashes with the same key
+	rightOps     *sumOps
 	done         chan struct{} // closed by Close
 	closeOnce    sync.Once
 
@@ -69,9 +70,10 @@ func Start(mods ...Module) (*Server, error) {
 		seen:    make(map[string]bool),
 		release: make(chan struct{}),
 	}
-	s.right = sumdb.NewServer(sumdb.NewTestServer(skey, func(path, version string) ([]byte, error) {
+	s.rightOps = &sumOps{TestServer: sumdb.NewTestServer(skey, func(path, version string) ([]byte, error) {
 		return s.sumLines(path, version, Module.complete)
-	}))
+	})}
+	s.right = sumdb.NewServer(s.rightOps)
 	s.wrong = sumdb.NewServer(sumdb.NewTestServer(skey, func(path, version string) ([]byte, error) {
 		return s.sumLines(path, version, Module.tampered)
 	}))

@@ -1,0 +1,468 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"modfs/fetch/proxytest"
+	modfs "modfs/fs"
+)
+
+// kinds are the files that a proxy is asked for.
+var kinds = []string{"zip", "mod", "info", "list"}
+
+// faulty is a proxy with a fault for one kind of file of a module, which the module's path names: of
+// example.com/FAULT/KIND, unless it was healed.
+type faulty struct {
+	*proxytest.Server
+	healed sync.Map // module paths
+}
+
+// newFaulty returns a server of a module for each fault and kind, version v1.0.0.
+func newFaulty(t *testing.T, faults []string) *faulty {
+	t.Helper()
+	f := &faulty{Server: proxytest.New(t, faultyModules(faults)...)}
+	f.SetFault(func(p string) string {
+		modPath, file, ok := strings.Cut(strings.TrimPrefix(p, "/"), "/@v/")
+		if _, healed := f.healed.Load(modPath); !ok || healed || kindOf(file) != path.Base(modPath) {
+			return ""
+		}
+		return path.Base(path.Dir(modPath))
+	})
+	return f
+}
+
+func faultyModules(faults []string) []proxytest.Module {
+	var mods []proxytest.Module
+	for _, fault := range faults {
+		for _, kind := range kinds {
+			mods = append(mods, proxytest.Module{
+				Path: faultyPath(fault, kind), Version: "v1.0.0",
+				Files: map[string]string{"go.mod": "module " + faultyPath(fault, kind) + "\n", "f.go": "package f // " + fault + "\n"},
+			})
+		}
+	}
+	return mods
+}
+
+func faultyPath(fault, kind string) string { return "example.com/" + fault + "/" + kind }
+
+func kindOf(file string) string { return strings.TrimPrefix(path.Ext("."+file), ".") }
+
+// sample is the file of a mount that needs a kind of file from the proxy, and what is in it.
+func sample(fault, kind string) (name, want string) {
+	modPath := faultyPath(fault, kind)
+	switch at := "cache/download/" + modPath + "/@v/"; kind {
+	case "zip":
+		return modPath + "@v1.0.0/f.go", "package f // " + fault + "\n"
+	case "mod":
+		return at + "v1.0.0.mod", "module " + modPath + "\n"
+	case "info":
+		return at + "v1.0.0.info", `{"Version":"v1.0.0","Time":"2020-01-02T03:04:05Z"}`
+	default:
+		return at + "list", "v1.0.0\n"
+	}
+}
+
+// soon reads a file of the mount, which must not take for ever.
+func (m *mounted) soon(t *testing.T, name string) ([]byte, error) {
+	t.Helper()
+	type result struct {
+		data []byte
+		err  error
+	}
+	ch := make(chan result, 1)
+	go func() {
+		data, err := m.read(name)
+		ch <- result{data, err}
+	}()
+	select {
+	case r := <-ch:
+		return r.data, r.err
+	case <-time.After(patience):
+		t.Fatalf("%s: read for %v in vain", name, patience)
+		return nil, nil
+	}
+}
+
+// reason is the last line of .modfs/errors about a module.
+func (m *mounted) reason(modPath string) (last modfs.Event) {
+	for _, e := range m.errors() {
+		if e.Module == modPath {
+			last = e
+		}
+	}
+	return last
+}
+
+// wantFault reads what the proxy has a fault for, and has it healed. Until then the read fails with want, for a reason that
+// contains text and nothing is kept; then it succeeds.
+func (m *mounted) wantFault(t *testing.T, s *faulty, fault, kind string, want syscall.Errno, text string) {
+	modPath := faultyPath(fault, kind)
+	name, content := sample(fault, kind)
+	data, err := m.soon(t, name)
+	if !errors.Is(err, want) {
+		t.Errorf("%s: %.100q, %v; want %s", name, data, err, unix.ErrnoName(want))
+	}
+	e := m.reason(modPath)
+	if want == syscall.ENOENT && e.Cause != "" {
+		t.Errorf("%s: that it is not there is told as an error: %+v", name, e)
+	}
+	if want != syscall.ENOENT && (e.Errno != unix.ErrnoName(want) || !strings.Contains(e.Cause, text) || !strings.Contains(e.Cause, modPath)) {
+		t.Errorf("%s: the reason is %+v; want %s and %q", name, e, unix.ErrnoName(want), text)
+	}
+	if len(e.Cause) > 4<<10 {
+		t.Errorf("%s: the reason has %d bytes", name, len(e.Cause))
+	}
+	for _, file := range m.kept("v1.0.0."+kind, "/"+kind, "index/"+modPath+"@v1.0.0") {
+		if strings.Contains(file, modPath+"/@v/") || strings.HasPrefix(file, "index/"+modPath) && kind == "zip" {
+			t.Errorf("%s: the store has %s", name, file)
+		}
+	}
+	s.healed.Store(modPath, true)
+	// At once, but for what is not there: that is believed for some seconds.
+	if want == syscall.ENOENT {
+		m.eventually(name+" is there", func() bool { data, err = m.read(name); return err == nil })
+	} else {
+		data, err = m.soon(t, name)
+	}
+	if err != nil || string(data) != content {
+		t.Errorf("%s, when the proxy is well again: %q, %v; want %q", name, data, err, content)
+	}
+}
+
+// proxyFault says what comes of a fault in each kind of file; 0 means that it is not tried.
+type proxyFault struct {
+	name                 string
+	zip, mod, info, list syscall.Errno
+	text                 string // in the reason
+	slow                 bool   // it takes seconds
+}
+
+func (f *proxyFault) errno(kind string) syscall.Errno {
+	return map[string]syscall.Errno{"zip": f.zip, "mod": f.mod, "info": f.info, "list": f.list}[kind]
+}
+
+func all(name string, errno syscall.Errno, text string) proxyFault {
+	return proxyFault{name: name, zip: errno, mod: errno, info: errno, list: errno, text: text}
+}
+
+func slow(f proxyFault) proxyFault { f.slow = true; return f }
+
+var proxyFaults = []proxyFault{
+	all("404", syscall.ENOENT, ""),
+	all("410", syscall.ENOENT, ""),
+	all("401", syscall.EACCES, "401 Unauthorized"),
+	all("403", syscall.EACCES, "403 Forbidden"),
+	slow(all("500", syscall.EIO, "500 Internal Server Error")),
+	slow(all("502", syscall.EIO, "502 Bad Gateway")),
+	slow(all("503", syscall.EIO, "503 Service Unavailable")),
+	slow(all("504", syscall.EIO, "504 Gateway Timeout")),
+	all("429", syscall.EIO, "429 Too Many Requests"), // with Retry-After: 0
+	all("429later", syscall.EIO, "429 Too Many Requests (to be asked again in 24h0m0s)"),
+	slow(all("reset", syscall.EIO, "connection broke")),
+	slow(all("resetbody", syscall.EIO, "connection broke")),
+	slow(all("truncate", syscall.EIO, "connection broke")),
+	slow(all("toolong", syscall.EIO, "connection broke")),
+	// What is cut without a trace is found out by what it should have been.
+	{name: "tooshort", zip: syscall.EIO, info: syscall.EIO, list: syscall.EIO, text: "bad answer"},
+	{name: "halfbody", zip: syscall.EIO, info: syscall.EIO, list: syscall.EIO, text: "bad answer"},
+	{name: "tooshort", mod: syscall.EBADMSG, text: "hash mismatch"},
+	{name: "halfbody", mod: syscall.EBADMSG, text: "hash mismatch"},
+	all("html", syscall.EIO, "the answer is an HTML page"),
+	{name: "badjson", info: syscall.EIO, text: "not an .info file: unexpected end of JSON input"},
+	{name: "badtypes", info: syscall.EIO, text: "not an .info file: json: cannot unmarshal"},
+	{name: "badlist", list: syscall.EIO, text: "not a list of versions"},
+	{name: "other", info: syscall.EIO, text: `it is that of version "v9.9.9"`},
+	{name: "other", zip: syscall.EBADMSG, mod: syscall.EBADMSG, text: "hash mismatch"},
+	{name: "tamper", zip: syscall.EBADMSG, mod: syscall.EBADMSG, text: "hash mismatch"},
+	all("redirectloop", syscall.EIO, "stopped after 10 redirects"),
+	all("redirectscheme", syscall.EIO, "want https or http"),
+	all("flood", syscall.EFBIG, ""),
+	all("floodlength", syscall.EFBIG, ""),
+	{name: "bomb", mod: syscall.EFBIG, info: syscall.EFBIG, list: syscall.EFBIG, text: "too large: more than"},
+	{name: "bomb", zip: syscall.EIO, text: "not a zip file"},
+}
+
+func faultNames(faults []proxyFault) (names []string) {
+	for _, f := range faults {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+// TestProxyFaults has a proxy fail in each way and for each kind of file, each for a module of its own on one mount: the
+// client gets the right errno and the reason is told, nothing is kept, and it works as soon as the proxy does.
+func TestProxyFaults(t *testing.T) {
+	s := newFaulty(t, faultNames(proxyFaults))
+	m := mount(t, s.Server, "--read-only", "--prefetch", "off", "--max-size", "64MiB", "--min-free", "0")
+	t.Run("faults", func(t *testing.T) {
+		for _, f := range proxyFaults {
+			t.Run(f.name, func(t *testing.T) {
+				if f.slow && testing.Short() && f.name != "503" && f.name != "resetbody" {
+					t.Skip("it is tried again for seconds")
+				}
+				t.Parallel()
+				var wg sync.WaitGroup
+				for _, kind := range kinds {
+					if want := f.errno(kind); want != 0 {
+						wg.Go(func() { m.wantFault(t, s, f.name, kind, want, f.text) })
+					}
+				}
+				wg.Wait()
+			})
+		}
+	})
+	if n := s.Count("/429later/zip/@v/v1.0.0.zip"); n != 2 {
+		t.Errorf("who is told to come back tomorrow asked %d times, want once, and once when all was well", n)
+	}
+	m.eventually("nothing is on its way to the store", func() bool {
+		names, err := os.ReadDir(filepath.Join(m.store, "tmp"))
+		return err == nil && len(names) == 0
+	})
+	// Nobody took a flood into memory. The race detector takes several times as much as the daemon.
+	if peak := peakMemory(t, m.status().PID); peak > 1<<30 {
+		t.Errorf("the daemon took %d MiB of memory", peak>>20)
+	}
+	if n := m.status().Counters["security_errors"]; n != 6 {
+		t.Errorf("%d security errors, want 6: mismatches of tooshort, halfbody, other and tamper", n)
+	}
+}
+
+// peakMemory is how much memory a process had at most, in bytes; 0 if that cannot be told.
+func peakMemory(t *testing.T, pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := bytes.Cut(data, []byte("VmHWM:"))
+	var kib int64
+	if _, err := fmt.Sscan(string(rest), &kib); !ok || err != nil {
+		t.Errorf("no VmHWM in %s", data)
+	}
+	return kib << 10
+}
+
+// TestProxyOrder has the first of two proxies fail. The next is asked after any error if a bar follows the first one, and
+// after 404 and 410 if a comma does. A wrong hash is nothing that another proxy mends.
+func TestProxyOrder(t *testing.T) {
+	faults := []string{"404", "410", "401", "500", "429later", "resetbody", "halfbody", "html", "other", "redirectloop", "flood", "tamper"}
+	mods := faultyModules(faults)
+	for _, tt := range []struct {
+		name, sep string
+		next      func(fault, kind string) bool
+	}{
+		{"comma", ",", func(fault, _ string) bool { return fault == "404" || fault == "410" }},
+		{"bar", "|", func(fault, kind string) bool { return kind == "info" || fault != "tamper" && fault != "other" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a, b := newFaulty(t, faults), proxytest.New(t, mods...)
+			m := mount(t, a.Server, "--read-only", "--prefetch", "off", "--max-size", "64MiB", "--min-free", "0", "--proxy", a.URL()+tt.sep+b.URL())
+			var wg sync.WaitGroup
+			for _, fault := range faults {
+				for _, kind := range []string{"zip", "info"} {
+					if kind == "info" && fault == "tamper" {
+						continue // there is nothing wrong with it
+					}
+					wg.Go(func() {
+						name, want := sample(fault, kind)
+						data, err := m.soon(t, name)
+						next := tt.next(fault, kind)
+						if next != (err == nil) || next && string(data) != want {
+							t.Errorf("%s: %q, %v; want success: %v", name, data, err, next)
+						}
+						if asked := b.Count("/"+faultyPath(fault, kind)+"/@v/v1.0.0."+kind) > 0; asked != next {
+							t.Errorf("%s: the next proxy was asked: %v, want %v", name, asked, next)
+						}
+					})
+				}
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// TestProxyTimeouts has a proxy send nothing, nothing more, or hardly anything. However busy the machine is, that is too
+// slow for these mounts, and what is well comes some time.
+func TestProxyTimeouts(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		flags  []string
+		faults []string
+		text   string
+	}{
+		{"idle", []string{"--idle-timeout", "1s"}, []string{"stall", "stallbody", "trickle"}, "came"},
+		{"total", []string{"--timeout", "1s", "--idle-timeout", "1h"}, []string{"stallbody"}, "not done in 1s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newFaulty(t, tt.faults)
+			m := mount(t, s.Server, append(tt.flags, "--read-only", "--prefetch", "off")...)
+			var wg sync.WaitGroup
+			for _, fault := range tt.faults {
+				for _, kind := range kinds {
+					wg.Go(func() {
+						name, want := sample(fault, kind)
+						data, err := m.soon(t, name)
+						e := m.reason(faultyPath(fault, kind))
+						if !errors.Is(err, syscall.ETIMEDOUT) || e.Errno != "ETIMEDOUT" || !strings.Contains(e.Cause, tt.text) {
+							t.Errorf("%s: %q, %v; %+v", name, data, err, e)
+						}
+						s.healed.Store(faultyPath(fault, kind), true)
+						m.eventually(name+" is there", func() bool {
+							data, err := m.read(name)
+							return err == nil && string(data) == want
+						})
+					})
+				}
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// TestProxyUnreachable has a mount of whose proxies the first is not there: nobody listens, or its name has no address. Once
+// it is there, all is well.
+func TestProxyUnreachable(t *testing.T) {
+	s := proxytest.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	const name = "example.com/a@v1.0.0/a.go"
+	for _, tt := range []struct{ name, proxy, text string }{
+		{"refused", "http://" + addr, "connection refused"},
+		{"name", "http://proxy.invalid", "proxy.invalid"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := mount(t, s, "--read-only", "--proxy", tt.proxy+","+s.URL())
+			_, err := m.soon(t, name)
+			m.wantErrno(err, syscall.EHOSTUNREACH, tt.text)
+			if n := s.Count("/example.com/a/@v/"); n != 0 {
+				t.Errorf("the next proxy was asked %d times", n)
+			}
+			if kept := m.kept(".zip", ".mod", ".info"); len(kept) > 0 {
+				t.Errorf("the store has %q", kept)
+			}
+			if tt.name != "refused" {
+				return
+			}
+			to, _ := url.Parse(s.URL())
+			if l, err = net.Listen("tcp", addr); err != nil {
+				t.Skip("somebody else has the port now: ", err)
+			}
+			front := &http.Server{Handler: httputil.NewSingleHostReverseProxy(to)}
+			go front.Serve(l)
+			defer front.Close()
+			if data, err := m.soon(t, name); err != nil || !strings.Contains(string(data), "hello from a") {
+				t.Errorf("%s, when the proxy is there: %q, %v", name, data, err)
+			}
+			s.ResetRequests()
+		})
+	}
+}
+
+// TestProxyCredentials has a proxy with a password redirect to other hosts. The password goes to none of them, and into no
+// message; and from https nothing leads to http.
+func TestProxyCredentials(t *testing.T) {
+	s := proxytest.New(t)
+	to, _ := url.Parse(s.URL())
+	var mu sync.Mutex
+	var seen []string // requests at other hosts
+	other := httputil.NewSingleHostReverseProxy(to)
+	note := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen = append(seen, fmt.Sprint(r.Host, r.URL, r.Header))
+		mu.Unlock()
+		other.ServeHTTP(w, r)
+	})
+	plain, secure := httptest.NewServer(note), httptest.NewTLSServer(note)
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		switch {
+		case user != "somebody" || password != "secret":
+			w.WriteHeader(http.StatusUnauthorized)
+		case strings.HasPrefix(r.URL.Path, "/example.com/b/"):
+			http.Redirect(w, r, plain.URL+r.URL.Path+"?signature=secret", http.StatusFound)
+		default:
+			http.Redirect(w, r, secure.URL+r.URL.Path, http.StatusFound)
+		}
+	}))
+	t.Cleanup(front.Close)
+	cert := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", cert)
+	m := mount(t, s, "--read-only", "--log-level", "debug", "--proxy", strings.Replace(front.URL, "https://", "https://somebody:secret@", 1))
+
+	if data, err := m.soon(t, "example.com/a@v1.0.0/a.go"); err != nil || !strings.Contains(string(data), "hello from a") {
+		t.Errorf("by another host: %q, %v", data, err)
+	}
+	mu.Lock()
+	if text := strings.Join(seen, "\n"); len(seen) == 0 || strings.Contains(text, "Authorization") || strings.Contains(text, "secret") || strings.Contains(text, "somebody") {
+		t.Errorf("the other host was sent\n%s", text)
+	}
+	seen = nil
+	mu.Unlock()
+	_, err := m.soon(t, "example.com/b@v1.0.0/b.go")
+	m.wantErrno(err, syscall.EIO, "redirected from https to http://", "refused")
+	mu.Lock()
+	if len(seen) > 0 {
+		t.Errorf("the host without https was sent\n%s", strings.Join(seen, "\n"))
+	}
+	mu.Unlock()
+	for what, text := range map[string]string{"errors": fmt.Sprint(m.errors()), "status": fmt.Sprintf("%+v", m.status()), "log": m.log()} {
+		if strings.Contains(text, "secret") || strings.Contains(text, "somebody") {
+			t.Errorf("credentials are in the %s:\n%s", what, text)
+		}
+	}
+}
+
+// TestProxyFaultClient has a proxy fail for a go command on a mount where clients resolve. The go command says what its own
+// request brought, and works as soon as the proxy does.
+func TestProxyFaultClient(t *testing.T) {
+	s := proxytest.New(t)
+	m := mount(t, s)
+	dir := t.TempDir()
+	for name, data := range map[string]string{
+		"go.mod":  "module m\n\ngo 1.21\n\nrequire example.com/a v1.0.0\n",
+		"go.sum":  fmt.Sprintf("example.com/a v1.0.0 %s\nexample.com/a v1.0.0/go.mod %s\n", s.ZipHash("example.com/a", "v1.0.0"), s.ModHash("example.com/a", "v1.0.0")),
+		"main.go": "package main\n\nimport \"example.com/a\"\n\nfunc main() { println(a.Hello()) }\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.SetFault(func(string) string { return "403" })
+	out, err := m.goCommand(dir, "build", "-o", os.DevNull, ".").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "403 Forbidden") {
+		t.Errorf("go build: %v\n%s", err, out)
+	}
+	s.SetFault(nil)
+	if out, err := m.goCommand(dir, "build", "-o", os.DevNull, ".").CombinedOutput(); err != nil {
+		t.Errorf("go build, when the proxy is well again: %v\n%s", err, out)
+	}
+}
