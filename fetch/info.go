@@ -161,9 +161,10 @@ func (c *Client) mod(ctx context.Context, m module.Version, want string) (data [
 	}
 	sum := c.expect(ctx, m, "/go.mod", want)
 	defer sum.stop()
-	var page string
 	data, err = c.small(ctx, m.Path, elem, modzip.MaxGoMod, func(a answer) ([]byte, error) {
-		page = a.page()
+		if a.html && modfile.ModulePath(a.data) == "" {
+			return nil, fmt.Errorf("%w: not a go.mod file%s", ErrBadAnswer, a.page()) // which tells more than its hash
+		}
 		return a.data, nil
 	})
 	if err != nil {
@@ -178,16 +179,12 @@ func (c *Client) mod(ctx context.Context, m module.Version, want string) (data [
 		return nil, "", err
 	case h1 == want: // never with an empty want
 		return data, h1, nil
-	case want != "" && page == "":
+	case want != "":
 		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, Source: source}
 	}
-	// Nobody vouches for it, so it must at least look like a go.mod file; or it is wrong in a way that tells more than its
-	// hash would.
+	// Nobody vouches for it, so it must at least look like a go.mod file.
 	if _, err := modfile.ParseLax("go.mod", data, nil); err != nil {
-		return nil, "", fmt.Errorf("%w: %v%s", ErrBadAnswer, firstLine(err), page)
-	}
-	if want != "" {
-		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, Source: source}
+		return nil, "", fmt.Errorf("%w: %v", ErrBadAnswer, firstLine(err))
 	}
 	return data, h1, nil
 }

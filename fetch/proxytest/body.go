@@ -69,7 +69,7 @@ func (s *Server) interrupt(w http.ResponseWriter, r *http.Request, name string) 
 		flush(w)
 		for i := range body {
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(300 * time.Millisecond):
 			case <-r.Context().Done():
 				return
 			case <-s.done:

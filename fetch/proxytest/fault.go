@@ -66,7 +66,7 @@ var faults = map[string]int{
 //	halfbody                  half of the body, of unannounced length, with an orderly end
 //	toolong                   Content-Length of more than the body, and the connection is cut after that
 //	tooshort                  Content-Length of half of the body, which follows whole
-//	trickle                   the header, then the body byte by byte, one each 100 ms
+//	trickle                   the header, then the body byte by byte, one each 300 ms
 //	flood                     1 GiB of zeros for everything, of unannounced length
 //	floodlength               the same with Content-Length: 8 GiB, and the connection is cut after that
 //	bomb                      1 GiB of spaces for everything, as gzip of 1 MiB in Content-Encoding
