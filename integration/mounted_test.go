@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -89,7 +90,7 @@ func (m *mounted) kill() {
 func (m *mounted) end() {
 	if s, err := modfs.ReadStatus(m.dir); err == nil {
 		defer func() {
-			m.eventually("the daemon ends", func() bool { return syscall.Kill(s.PID, 0) == syscall.ESRCH })
+			m.eventually("the daemon ends", func() bool { return ended(s.PID) })
 		}()
 	}
 	if out, err := m.modfs("unmount", "--lazy", m.dir); err != nil && !strings.Contains(out, "is not a modfs mount") {
@@ -99,6 +100,12 @@ func (m *mounted) end() {
 	if strings.Contains(log, "DATA RACE") || !m.panics && strings.Contains(log, "panic") {
 		m.t.Errorf("the daemon's log:\n%s", log)
 	}
+}
+
+// ended reports whether a process has ended, even if whoever should take notice of that has not.
+func ended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && bytes.Contains(stat, []byte(") Z ")) || syscall.Kill(pid, 0) == syscall.ESRCH
 }
 
 // log is what the daemon has logged.
