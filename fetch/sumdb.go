@@ -214,6 +214,9 @@ func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 	// The session's own cache makes sure that each file is asked for once.
 	via.elem += elem
 	a, err := d.c.get(ctx, via, maxSum)
+	if err == nil && a.html {
+		err = fmt.Errorf("%s: %w%s", redacted(via.u.url(via.elem)), ErrBadAnswer, a.page())
+	}
 	if err != nil {
 		// A proxy that did not offer the database for a moment must not keep us from it for as long as we live.
 		d.mu.Lock()
@@ -298,8 +301,8 @@ func (s *session) ReadRemote(file string) (data []byte, err error) {
 	if err == nil {
 		return data, nil
 	}
-	// A missing tile does not mean that the module does not exist, and no file of a database is that large.
-	if errors.Is(err, ErrNotFound) && !strings.HasPrefix(file, "/lookup/") || errors.Is(err, ErrTooLarge) {
+	// A missing tile does not mean that the module does not exist, and no file of a database is that large, or a page.
+	if errors.Is(err, ErrNotFound) && !strings.HasPrefix(file, "/lookup/") || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrBadAnswer) {
 		err = fmt.Errorf("%w: %v", ErrSumDB, err)
 	}
 	s.mu.Lock()
