@@ -63,7 +63,15 @@ func parseInfo(a answer, want string) ([]byte, error) {
 			o.Ref = ""
 		}
 	}
-	return json.Marshal(info)
+	// It is another text than was sent, and can be longer: the limit is on that, too, or nobody could read it from a store.
+	data, err := json.Marshal(info)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %v", ErrBadAnswer, firstLine(err))
+	case len(data) > maxInfo:
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxInfo)
+	}
+	return data, nil
 }
 
 // page explains nonsense that is said to be HTML.
