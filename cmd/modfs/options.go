@@ -73,8 +73,8 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
 	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch ahead what a go.sum lists"))
 	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
-	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this long")
-	fs.DurationVar(&f.idle, "idle-timeout", 30*time.Second, "give up what brings nothing, or less than 4 KiB, for this long")
+	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this `time`, and what is small after 2m")
+	fs.DurationVar(&f.idle, "idle-timeout", 30*time.Second, "give up what brings nothing, or less than 4 KiB, in this `time`")
 	f.fetch = make(map[string]*string)
 	for _, v := range fetchFlags {
 		f.fetch[v.variable] = fs.String(v.flag, "", v.usage)
