@@ -62,9 +62,9 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	case len(via) >= maxRedirects:
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
-		return fmt.Errorf("redirected to %s: want https or http", redacted(req.URL))
+		return fmt.Errorf("redirected to %s: want https or http", excerpt(redacted(req.URL)))
 	case from.Scheme == "https" && req.URL.Scheme != "https" && !module.MatchPrefixPatterns(c.cfg.Insecure, modPath):
-		return fmt.Errorf("redirected from https to %s: refused", redacted(req.URL))
+		return fmt.Errorf("redirected from https to %s: refused", excerpt(redacted(req.URL)))
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func (e *statusError) transient() bool {
 
 // newStatusError reads what a server has to say about its refusal.
 func newStatusError(resp *http.Response) *statusError {
-	e := &statusError{code: resp.StatusCode, status: printable(resp.Status), after: retryAfter(resp.Header.Get("Retry-After"))}
+	e := &statusError{code: resp.StatusCode, status: excerpt(resp.Status), after: retryAfter(resp.Header.Get("Retry-After"))}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxExcerpt)) // best effort
 	if kind := resp.Header.Get("Content-Type"); kind == "" || strings.HasPrefix(kind, "text/plain") {
 		e.excerpt = printable(string(text))
@@ -188,7 +188,11 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // our caller says the URL
 		}
-		return networkError(ctx, err)
+		// What is no HTTP is quoted in full.
+		if err = networkError(ctx, err); len(err.Error()) > 4*maxExcerpt {
+			err = fmt.Errorf("%w: %s", ErrBadAnswer, excerpt(err.Error()))
+		}
+		return err
 	}
 	c.log.Debug("answer", "method", method, "url", redacted(req.URL), "status", resp.StatusCode, "dur", time.Since(start))
 	in.ReadCloser, resp.Body = resp.Body, in

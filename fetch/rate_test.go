@@ -89,7 +89,7 @@ func TestMinimumRate(t *testing.T) {
 		{name: "with pauses", pieces: repeat(pace{29 * time.Second, 64 << 10}, 40)},
 		{name: "the last piece", pieces: []pace{{0, last}, {10 * time.Second, 50}, {19 * time.Second, 49}}},
 		{name: "no last piece", pieces: []pace{{0, last}, {10 * time.Second, 50}, {21 * time.Second, 49}}, want: fetch.ErrTimeout, took: 30 * time.Second},
-		{name: "a slow store", pieces: repeat(pace{0, 1000}, 30), write: 25 * time.Second},
+		{name: "a slow store", pieces: repeat(pace{0, 1000}, 10), write: 45 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dst := newFile(t)

@@ -110,7 +110,7 @@ func (d *download) receive(ctx context.Context, resp *http.Response) error {
 		d.total = resp.ContentLength
 	case !d.continues(resp.Header.Get("Content-Range")):
 		d.validator = ""
-		return fmt.Errorf("%w: it cannot be continued: Content-Range is %q", errBroken, resp.Header.Get("Content-Range"))
+		return fmt.Errorf("%w: it cannot be continued: Content-Range is %q", errBroken, excerpt(resp.Header.Get("Content-Range")))
 	}
 	if d.total > modzip.MaxZipFile {
 		return fmt.Errorf("%w: %d bytes", ErrTooLarge, d.total)

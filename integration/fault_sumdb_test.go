@@ -27,18 +27,22 @@ const (
 	sumPrivate = "example.com/two/v2@v2.1.0/two.go"
 )
 
-// growSums has the database get records that no mount knows of, behind that of sumBefore.
+// growSums has the database get records that no mount knows of, behind that of sumBefore; and a fork of it still more.
 func growSums(t *testing.T, s *proxytest.Server) {
 	t.Helper()
-	for _, m := range []string{"example.com/a@v1.0.0", "example.com/many@v1.0.0", "example.com/inc@v2.0.0+incompatible"} {
-		getSum(t, s, "lookup/"+m)
+	mods := []string{"example.com/a@v1.0.0", "example.com/many@v1.0.0", "example.com/inc@v2.0.0+incompatible"}
+	for _, m := range mods {
+		getSum(t, s, "none", "lookup/"+m)
+	}
+	for _, m := range append(mods, "example.com/b@v1.0.0", "example.com/b@v1.1.0", "gopkg.in/x.v1@v1.2.3") {
+		getSum(t, s, "sumdbwrong", "lookup/"+m)
 	}
 }
 
-// getSum asks the database, which then has no fault, for a file.
-func getSum(t *testing.T, s *proxytest.Server, file string) []byte {
+// getSum asks the database, with a fault, for a file.
+func getSum(t *testing.T, s *proxytest.Server, fault, file string) []byte {
 	t.Helper()
-	resp, err := http.Get(s.FaultURL("none") + "/sumdb/" + s.SumDBName() + "/" + file)
+	resp, err := http.Get(s.FaultURL(fault) + "/sumdb/" + s.SumDBName() + "/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +96,7 @@ func (m *mounted) wantRightSums(t *testing.T, s *proxytest.Server) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := getSum(t, s, file); !bytes.Equal(record(data), record(want)) {
+		if want := getSum(t, s, "none", file); !bytes.Equal(record(data), record(want)) {
 			t.Errorf("the store has %s:\n%q\nwhich is\n%q", name, data, want)
 		}
 	}
@@ -135,7 +139,7 @@ func TestSumDBFaults(t *testing.T) {
 			m := mount(t, s, "--read-only", "--prefetch", "off", "--nosumdb", "example.com/two/v2")
 			if !tt.fresh {
 				m.wantFile(t, sumBefore)
-				getSum(t, s, "lookup/gopkg.in/x.v1@v1.2.3") // the tree that the mount knows is not all of it
+				getSum(t, s, "none", "lookup/gopkg.in/x.v1@v1.2.3") // the tree that the mount knows is not all of it
 			}
 			head := m.storedHead(t, s)
 			s.SetFault(func(p string) string {

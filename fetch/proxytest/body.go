@@ -168,6 +168,16 @@ func raw(w http.ResponseWriter, code int, body []byte) {
 	buf.Flush() // an error means that the client left
 }
 
+// garbage answers with a long line.
+func garbage(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	defer conn.Close()
+	conn.Write(append(bytes.Repeat([]byte("nonsense"), 8<<10), "\r\n\r\n"...)) // an error means that the client left
+}
+
 // other answers with what belongs to another module or version.
 func (s *Server) other(w http.ResponseWriter, r *http.Request) {
 	m := Module{Path: "example.com/other", Version: "v1.0.0", Files: map[string]string{"other.go": "package other\n"}}.complete()

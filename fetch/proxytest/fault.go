@@ -37,7 +37,7 @@ var faults = map[string]int{
 	"503once": 0, "stall": 0, "stallbody": 0, "truncate": 0, "reset": 0, "slow": 0, "html": 0, "tamper": 0, "norange": 0,
 	"nosumdb": 0, "sumdbwrong": 0, "hugeinfo": 0, "redirect": 0, "badjson": 0, "nolength": 0,
 	"resetbody": 0, "halfbody": 0, "toolong": 0, "tooshort": 0, "trickle": 0, "flood": 0, "floodlength": 0, "bomb": 0,
-	"badtypes": 0, "badlist": 0, "other": 0, "redirectloop": 0, "redirectscheme": 0,
+	"badtypes": 0, "badlist": 0, "other": 0, "redirectloop": 0, "redirectscheme": 0, "garbage": 0,
 	"sumdbsig": 0, "sumdbstale": 0, "sumdbtiles": 0, "sumdbnotiles": 0,
 }
 
@@ -70,6 +70,7 @@ var faults = map[string]int{
 //	flood                     1 GiB of zeros for everything, of unannounced length
 //	floodlength               the same with Content-Length: 8 GiB, and the connection is cut after that
 //	bomb                      1 GiB of spaces for everything, as gzip of 1 MiB in Content-Encoding
+//	garbage                   what is no HTTP: a line of 64 KiB
 //	badtypes                  .info and @latest are JSON, but of other types
 //	badlist                   list has lines, none of which is a version
 //	other                     .info and @latest of version v9.9.9, .mod and .zip of example.com/other@v1.0.0
@@ -198,6 +199,8 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, name string) 
 		s.other(w, r)
 	case name == "flood", name == "floodlength":
 		flood(w, r, name == "floodlength")
+	case name == "garbage":
+		garbage(w)
 	case name == "bomb":
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Write(bomb()) // the client's loss

@@ -57,7 +57,7 @@ func TestBodyFaults(t *testing.T) {
 	if resp, _, err := get(t, "GET", s.FaultURL("429later")+atA+"list"); err != nil || resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "86400" {
 		t.Errorf("429later: %v, %v", resp, err)
 	}
-	for fault, text := range map[string]string{"redirectloop": "stopped after 10 redirects", "redirectscheme": "unsupported protocol scheme"} {
+	for fault, text := range map[string]string{"garbage": "malformed HTTP", "redirectloop": "stopped after 10 redirects", "redirectscheme": "unsupported protocol scheme"} {
 		if _, _, err := get(t, "GET", s.FaultURL(fault)+atA+"list"); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", fault, err)
 		}
