@@ -85,7 +85,7 @@ func FuzzProxyList(f *testing.F) {
 	for _, list := range []string{
 		"", "off", "direct", ",", " | ", "https://a.example,https://b.example|https://c.example,direct", "a.example", "a.example/x|off,b.example",
 		"https://u:sECRET@a.example, http://u:sECRET@b.example", "file:///x|file://host/x", "/x", "word", "https://a.example?x", "http://a.example|direct|b.example",
-		"https://a.example:sECRET", "://", "a.example|,|b.example", "https://a.example/%2Fx",
+		"https://a.example:sECRET", "://", "a.example|,|b.example", "u:sECRET@a.example:/x", "x:/u:sECRET@a.example", "file://host/u:sECRET@a.example", "https://a.example/%2Fx",
 	} {
 		f.Add(list, []byte{1, 2, 0})
 		f.Add(list, []byte{2, 1, 1, 2})

@@ -117,21 +117,25 @@ func parseProxyURL(item string) (*url.URL, error) {
 	if err != nil {
 		return nil, errors.New("an entry is not a URL") // the error itself would repeat it, with its password
 	}
+	shown := redacted(base)
+	if strings.Contains(item, "@") {
+		shown = "an entry with credentials" // that have been taken for a scheme or a path, if anything is missing
+	}
 	switch {
 	case base.Scheme == "file":
 		if *base != (url.URL{Scheme: "file", Path: base.Path, RawPath: base.RawPath}) || !path.IsAbs(base.Path) {
-			return nil, fmt.Errorf("%s: a file URL is file:// and an absolute path", redacted(base))
+			return nil, fmt.Errorf("%s: a file URL is file:// and an absolute path", shown)
 		}
 	case base.Scheme != "https" && base.Scheme != "http":
-		return nil, fmt.Errorf("%s: want a URL with https, http or file, or one of the words direct and off", redacted(base))
+		return nil, fmt.Errorf("%s: want a URL with https, http or file, or one of the words direct and off", shown)
 	// The go command has no check for these two: it would fail later, or ask for something else.
 	case base.Hostname() == "":
-		return nil, fmt.Errorf("%s: no host", redacted(base))
+		return nil, fmt.Errorf("%s: no host", shown)
 	case base.RawQuery != "" || base.Fragment != "":
-		return nil, fmt.Errorf("%s: a proxy's URL has no query and no fragment", redacted(base))
+		return nil, fmt.Errorf("%s: a proxy's URL has no query and no fragment", shown)
 	case base.Scheme == "http" && base.User != nil:
 		// The go command would refuse each request.
-		return nil, fmt.Errorf("%s: refusing to send credentials without https", redacted(base))
+		return nil, fmt.Errorf("%s: refusing to send credentials without https", shown)
 	}
 	return base, nil
 }

@@ -121,6 +121,7 @@ func TestSumDBFaults(t *testing.T) {
 		{name: "signature", fault: "sumdbsig", want: syscall.EBADMSG, text: "reading tree note: invalid signature", loud: true},
 		{name: "signature of the first", fault: "sumdbsig", fresh: true, want: syscall.EBADMSG, text: "invalid signature", loud: true},
 		{name: "stale at first", fault: "sumdbstale", fresh: true, want: syscall.EBADMSG, text: "cannot validate record 1 in tree of size 1", loud: true},
+		{name: "long head", fault: "sumdblong", want: syscall.EBADMSG, text: "reading tree note: malformed note", loud: true},
 		{name: "tiles", fault: "sumdbtiles", want: syscall.EBADMSG, text: "downloaded inconsistent tile", loud: true},
 		{name: "tiles at first", fault: "sumdbtiles", fresh: true, want: syscall.EBADMSG, text: "downloaded inconsistent tile", loud: true},
 		{name: "no tiles", fault: "sumdbnotiles", want: syscall.EBADMSG, text: "404 Not Found", loud: true},

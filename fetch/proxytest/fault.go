@@ -38,7 +38,7 @@ var faults = map[string]int{
 	"nosumdb": 0, "sumdbwrong": 0, "hugeinfo": 0, "redirect": 0, "badjson": 0, "nolength": 0,
 	"resetbody": 0, "halfbody": 0, "toolong": 0, "tooshort": 0, "trickle": 0, "flood": 0, "floodlength": 0, "bomb": 0,
 	"badtypes": 0, "badlist": 0, "other": 0, "redirectloop": 0, "redirectscheme": 0, "garbage": 0,
-	"sumdbsig": 0, "sumdbstale": 0, "sumdbtiles": 0, "sumdbnotiles": 0,
+	"sumdbsig": 0, "sumdblong": 0, "sumdbstale": 0, "sumdbtiles": 0, "sumdbnotiles": 0,
 }
 
 // FaultURL returns the address, usable as GOPROXY, of the same proxy with a fault. It panics if there is no such fault.
@@ -77,6 +77,7 @@ var faults = map[string]int{
 //	redirectloop              302 to the same path, for ever
 //	redirectscheme            302 to an address with the scheme ftp
 //	sumdbsig                  the database's tree heads have a wrong signature
+//	sumdblong                 the database's tree heads are followed by 512 KiB that are no signature
 //	sumdbstale                the database's tree heads are rightly signed, but of the tree that had its first record only
 //	sumdbtiles                the database's tiles have a bit flipped
 //	sumdbnotiles              404 for the database's tiles

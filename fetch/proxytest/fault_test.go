@@ -105,6 +105,7 @@ func TestSumFaults(t *testing.T) {
 	}
 	for fault, text := range map[string]string{
 		"sumdbsig":     "invalid signature",
+		"sumdblong":    "malformed note",
 		"sumdbstale":   "cannot validate record 2 in tree of size 1",
 		"sumdbtiles":   "downloaded inconsistent tile",
 		"sumdbnotiles": "404 Not Found",
