@@ -169,8 +169,9 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
 	defer cancel(nil)
 	// The timer runs while we wait for the network, and not while dst takes its time.
-	in := &body{ctx: ctx, window: c.cfg.IdleTimeout}
-	in.timer = time.AfterFunc(in.window, func() { cancel(in.late()) })
+	idle := c.cfg.IdleTimeout
+	in := &body{ctx: ctx, window: idle}
+	in.timer = time.AfterFunc(idle, func() { cancel(lateBody(in.got.Load(), idle)) })
 	defer in.timer.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, q.u.url(q.elem).String(), nil)
 	if err != nil {
@@ -243,12 +244,12 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// late is the error of what came too slowly.
-func (b *body) late() error {
-	if n := b.got.Load(); n > 0 {
-		return fmt.Errorf("%w: only %d bytes came in %v", ErrTimeout, n, b.window)
+// lateBody is the error of an answer that comes too slowly.
+func lateBody(got int64, window time.Duration) error {
+	if got > 0 {
+		return fmt.Errorf("%w: only %d bytes came in %v", ErrTimeout, got, window)
 	}
-	return fmt.Errorf("%w: nothing came for %v", ErrTimeout, b.window)
+	return fmt.Errorf("%w: nothing came for %v", ErrTimeout, window)
 }
 
 // retry calls do until it succeeds or fails for good. Transient failures count only as long as they follow each other
