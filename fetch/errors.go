@@ -36,11 +36,12 @@ type MismatchError struct {
 	Module    module.Version
 	File      string // "zip" or "go.mod"
 	Want, Got string // h1 hashes
+	From      string // where it was got, without credentials
 	Source    string // who says what to expect: "pin", or "checksum database NAME"
 }
 
 func (e *MismatchError) Error() string {
-	return fmt.Sprintf("%s: %s: %v: got %s, want %s (%s)", e.Module, e.File, ErrMismatch, e.Got, e.Want, e.Source)
+	return fmt.Sprintf("%s: %s: %s: %v: got %s, want %s (%s)", e.Module, e.File, e.From, ErrMismatch, e.Got, e.Want, e.Source)
 }
 
 // Unwrap returns ErrMismatch.

@@ -181,7 +181,7 @@ func FuzzInfo(f *testing.F) {
 		if len(data) > maxInfo || want != "" && !semver.IsValid(want) {
 			return // what get and checkModule refuse
 		}
-		got, err := parseInfo(answer{data, html}, want)
+		got, err := parseInfo(answer{data: data, html: html}, want)
 		if err != nil {
 			if !errors.Is(err, ErrBadAnswer) && !errors.Is(err, ErrTooLarge) {
 				t.Errorf("an error of no class: %v", err)
@@ -212,7 +212,7 @@ func FuzzList(f *testing.F) {
 		f.Add([]byte(data), true)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, html bool) {
-		got, err := parseList(answer{data, html})
+		got, err := parseList(answer{data: data, html: html})
 		if err != nil {
 			if !errors.Is(err, ErrBadAnswer) {
 				t.Errorf("an error of no class: %v", err)
@@ -232,7 +232,7 @@ func FuzzList(f *testing.F) {
 				t.Errorf("%q: line %q: %v", data, line, err)
 			}
 		}
-		if again, err := parseList(answer{got, html && len(got) > 0}); err != nil || !bytes.Equal(again, got) {
+		if again, err := parseList(answer{data: got, html: html && len(got) > 0}); err != nil || !bytes.Equal(again, got) {
 			t.Errorf("%q becomes %q, %v", got, again, err)
 		}
 	})

@@ -299,11 +299,13 @@ func (c *Client) retry(ctx context.Context, q query, progress func() int64, do f
 // answer is a small file.
 type answer struct {
 	data []byte
-	html bool // said to be HTML: a proxy's files are not, a login page is
+	html bool   // said to be HTML: a proxy's files are not, a login page is
+	from string // the URL that was asked for, without credentials
 }
 
 // get fetches a file of at most limit bytes into memory.
 func (c *Client) get(ctx context.Context, q query, limit int64) (a answer, err error) {
+	a.from = redacted(q.u.url(q.elem))
 	if q.u.base.Scheme == "file" {
 		a.data, err = getFile(q, limit)
 		q.u.note(err)

@@ -169,7 +169,9 @@ func (c *Client) mod(ctx context.Context, m module.Version, want string) (data [
 	}
 	sum := c.expect(ctx, m, "/go.mod", want)
 	defer sum.stop()
+	from := ""
 	data, err = c.small(ctx, m.Path, elem, modzip.MaxGoMod, func(a answer) ([]byte, error) {
+		from = a.from
 		if a.html && modfile.ModulePath(a.data) == "" {
 			return nil, fmt.Errorf("%w: not a go.mod file%s", ErrBadAnswer, a.page()) // which tells more than its hash
 		}
@@ -188,11 +190,11 @@ func (c *Client) mod(ctx context.Context, m module.Version, want string) (data [
 	case h1 == want: // never with an empty want
 		return data, h1, nil
 	case want != "":
-		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, Source: source}
+		return nil, "", &MismatchError{Module: m, File: "go.mod", Want: want, Got: h1, From: from, Source: source}
 	}
 	// Nobody vouches for it, so it must at least look like a go.mod file.
 	if _, err := modfile.ParseLax("go.mod", data, nil); err != nil {
-		return nil, "", fmt.Errorf("%w: %v", ErrBadAnswer, firstLine(err))
+		return nil, "", fmt.Errorf("%s: %w: %v", from, ErrBadAnswer, firstLine(err))
 	}
 	return data, h1, nil
 }

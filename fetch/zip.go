@@ -26,22 +26,28 @@ func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst
 	sum := c.expect(ctx, m, "", want)
 	defer sum.stop()
 	d := &download{c: c, dst: dst, failed: sum.failed}
-	err = c.try(ctx, m.Path, func(u *upstream) error { return d.from(ctx, query{u, elem, m.Path}) })
+	from := "" // who is to blame for what is in it
+	err = c.try(ctx, m.Path, func(u *upstream) error {
+		from = redacted(u.url(elem))
+		return d.from(ctx, query{u, elem, m.Path})
+	})
 	if err != nil {
 		return "", err
 	}
 	v, err := verify(ctx, m, dst, d.size, c.cfg.Cores, w)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: %w", from, err)
 	}
 	want, source, err := sum.wait(ctx)
 	switch {
 	case err != nil:
 		return "", err
 	case want != "" && v.h1 != want:
-		return "", &MismatchError{Module: m, File: "zip", Want: want, Got: v.h1, Source: source}
+		return "", &MismatchError{Module: m, File: "zip", Want: want, Got: v.h1, From: from, Source: source}
+	case v.invalid != nil:
+		return "", fmt.Errorf("%s: %w", from, v.invalid)
 	}
-	return v.h1, v.invalid
+	return v.h1, nil
 }
 
 // download is a zip on its way to dst, over any number of requests to any number of proxies.

@@ -126,7 +126,7 @@ func (m *mounted) wantFault(t *testing.T, s *faulty, fault, kind string, want sy
 	if want == syscall.ENOENT && e.Cause != "" {
 		t.Errorf("%s: that it is not there is told as an error: %+v", name, e)
 	}
-	if want != syscall.ENOENT && (e.Errno != unix.ErrnoName(want) || !strings.Contains(e.Cause, text) || !strings.Contains(e.Cause, modPath)) {
+	if want != syscall.ENOENT && (e.Errno != unix.ErrnoName(want) || !strings.Contains(e.Cause, text) || !strings.Contains(e.Cause, s.URL()+"/"+modPath+"/@v/"+file)) {
 		t.Errorf("%s: the reason is %+v; want %s and %q", name, e, unix.ErrnoName(want), text)
 	}
 	if len(e.Cause) > 4<<10 {
