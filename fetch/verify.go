@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -73,7 +74,7 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 		return verdict{}, err
 	}
 	if invalid != nil {
-		w.File = nil // the names are not to be trusted
+		w.File, w.Sum = nil, nil // the names are not to be trusted
 	}
 	h := &hashing{ctx: ctx, files: zr.File, sums: make([][sha256.Size]byte, len(zr.File)), cores: cores, watch: w, prefix: len(m.String()) + 1}
 	if err := h.run(); err != nil {
@@ -87,6 +88,22 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 		return verdict{}, fmt.Errorf("%w: %v", ErrInvalid, err)
 	}
 	return verdict{h1, invalid}, nil
+}
+
+// HashZip returns the h1 hash of a zip that is already here, of size bytes in r, after the same checks as those of Client.Zip. It
+// uses so many cores; 0 means all.
+//
+// The error wraps ErrInvalid or ErrTooLarge if the zip is none that Client.Zip would have accepted, and is otherwise r's or that
+// of the context.
+func HashZip(ctx context.Context, m module.Version, r io.ReaderAt, size int64, cores int, w Watch) (h1 string, err error) {
+	if cores == 0 {
+		cores = runtime.GOMAXPROCS(0)
+	}
+	v, err := verify(ctx, m, r, size, cores, w)
+	if err != nil {
+		return "", err
+	}
+	return v.h1, v.invalid
 }
 
 // errDirectory is the error of a zip with an outrageous directory.
@@ -126,7 +143,7 @@ func (s *source) explain(err error) error {
 	if s.err != nil {
 		return fmt.Errorf("read the zip: %w", s.err)
 	}
-	return fmt.Errorf("%w: %v", ErrInvalid, err)
+	return fmt.Errorf("%w: %s", ErrInvalid, clip(err.Error()))
 }
 
 // hashing is the SHA-256 of all files of a zip, on all cores.
@@ -208,9 +225,13 @@ func (h *hashing) work() {
 			return
 		}
 		i := h.order[n]
+		name := h.files[i].Name
 		if err := h.hash(i, buf); err != nil {
-			h.fail(fmt.Errorf("%q: %w", h.files[i].Name, err))
+			h.fail(fmt.Errorf("%q: %w", clip(name), err))
 			return
+		}
+		if h.watch.Sum != nil && !strings.HasSuffix(name, "/") {
+			h.watch.Sum(name[h.prefix:], h.sums[i])
 		}
 	}
 }
