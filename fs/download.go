@@ -122,7 +122,7 @@ const maxAnswer = 64 << 20
 
 // readDownload answers a read of a file whose content is not kept with its node.
 func (f *FS) readDownload(cancel <-chan struct{}, n *node, caller uint32, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
-	ctx, done := f.request(cancel)
+	ctx, done := f.request(cancel, caller)
 	defer done()
 	var data []byte
 	var err error
