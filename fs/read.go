@@ -195,6 +195,9 @@ func (f *FS) inflater(ctx context.Context, md *mod, ix *indexed, i int, read fun
 		return fmt.Errorf("%s: %s: %w: %s", md.Version, ix.path(i), errDamaged, what)
 	}
 	d := ix.data(i)
+	if now, ok := f.trees.get(md.slot); ok && i < now.len() {
+		d = now.data(i) // the archive may have come anew just now, with its files at other places
+	}
 	var in io.Reader = io.NewSectionReader(z, d.offset, d.packed)
 	switch d.method {
 	case zip.Store:

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/flate"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -17,6 +18,9 @@ import (
 	"testing"
 
 	"golang.org/x/mod/module"
+
+	"modfs/fetch"
+	"modfs/fetch/proxytest"
 )
 
 var treeModule = module.Version{Path: "example.com/M", Version: "v1.0.0-RC1"}
@@ -431,6 +435,62 @@ func FuzzDecodeTree(f *testing.F) {
 		}
 		again, err := decodeTree(tr.encode())
 		if err != nil || !reflect.DeepEqual(again, tr) {
+			t.Errorf("not the same after encoding: %v", err)
+		}
+	})
+}
+
+// FuzzNewTree makes trees of whatever zips are accepted: they must have what the zip has, all of it and nothing else.
+func FuzzNewTree(f *testing.F) {
+	prefix := treeModule.Path + "@" + treeModule.Version + "/"
+	f.Add(makeRawZip(f, prefix, treeFiles...), false)
+	for _, z := range proxytest.RawSeeds(prefix) {
+		f.Add(z.Bytes(), false)
+	}
+	for i := range 64 {
+		f.Add(bytes.Repeat([]byte{byte(i), byte(i / 4), 1, byte(i * 5)}, 12), true)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, made bool) {
+		if made {
+			raw = proxytest.RawFrom(prefix, raw).Bytes()
+		}
+		kept := keeper{allowance: &allowance{}}
+		if _, err := fetch.HashZip(t.Context(), treeModule, bytes.NewReader(raw), int64(len(raw)), 1, fetch.Watch{File: kept.add, Sum: kept.sum}); err != nil {
+			return
+		}
+		zr := readZip(t, raw)
+		tr, err := newTree(treeModule, zr, int64(len(raw)), kept.sums, false)
+		if errors.Is(err, fetch.ErrInvalid) && slices.ContainsFunc(zr.File, func(f *zip.File) bool { return len(f.Name) > maxName }) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkTree(t, tr)
+		want := map[string]string{}
+		for _, file := range zr.File {
+			if strings.HasSuffix(file.Name, "/") {
+				continue
+			}
+			r, err := file.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[strings.TrimPrefix(file.Name, prefix)] = string(data)
+		}
+		if got := contents(t, tr, raw); !maps.Equal(got, want) {
+			t.Errorf("files %q, want %q", got, want)
+		}
+		for name := range want {
+			if i, ok := tr.find(name); !ok || tr.pathOf(i) != name {
+				t.Errorf("find(%q) = %d, %v", name, i, ok)
+			}
+		}
+		if again, err := decodeTree(tr.encode()); err != nil || !reflect.DeepEqual(again, tr) {
 			t.Errorf("not the same after encoding: %v", err)
 		}
 	})
