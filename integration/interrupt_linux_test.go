@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -311,6 +312,16 @@ func init() {
 
 func stormDir(i int) string { return fmt.Sprintf("example.com/storm%d@v1.0.0", i) }
 
+// urge sends SIGURG to each thread of a process, wherever that is.
+func urge(pid int) {
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // best effort: it may be through
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			unix.Tgkill(pid, tid, unix.SIGURG)
+		}
+	}
+}
+
 // Signals that tell nobody to end cost nothing, for however long a request is pending: no EINTR, no other byte, nothing fetched twice.
 func TestInterruptStorm(t *testing.T) {
 	var mods []proxytest.Module
@@ -344,7 +355,7 @@ func TestInterruptStorm(t *testing.T) {
 	hang := time.AfterFunc(time.Hour, proxy.Release)
 	hanging := false
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
-		cmd.Process.Signal(syscall.SIGURG) // best effort: it may be through
+		urge(cmd.Process.Pid)
 		if !hanging && proxy.Stalled() > 0 {
 			hanging = true
 			proxy.SetFault(nil)
