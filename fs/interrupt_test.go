@@ -116,7 +116,7 @@ func TestInterruptPush(t *testing.T) {
 			if err := os.Remove(filepath.Join(f.store.Dir(), zipKey(version(m)))); err != nil {
 				t.Fatal(err)
 			}
-			dir, f = mountTest(t, s, sameStore(f))
+			dir, _ = mountTest(t, s, sameStore(f))
 			s.SetFault(func(string) string { return "stallbody" })
 			cmd := &exec.Cmd{Path: ls, Args: []string{"go", in(dir, m.String()+"/p")}}
 			if err := cmd.Start(); err != nil {

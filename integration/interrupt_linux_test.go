@@ -353,6 +353,7 @@ func TestInterruptStorm(t *testing.T) {
 	defer cmd.Process.Kill()
 	// Longer than what an interrupt has to be pending for a request to be given up.
 	hang := time.AfterFunc(time.Hour, proxy.Release)
+	defer hang.Stop()
 	hanging := false
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
 		urge(cmd.Process.Pid)
