@@ -312,7 +312,7 @@ func TestVerifyLarge(t *testing.T) {
 // The directory of a zip may be all of it.
 func TestVerifyDirectory(t *testing.T) {
 	r := &source{r: bytes.NewReader(make([]byte, 100))}
-	r.budget.Store(10)
+	r.limit(10, errDirectory)
 	buf := make([]byte, 8)
 	if _, err := r.ReadAt(buf, 0); err != nil {
 		t.Error(err)
@@ -416,6 +416,26 @@ func TestVerifyWatch(t *testing.T) {
 		if sha256.Sum256(got[name]) != sum {
 			t.Errorf("%s: told other bytes", name)
 		}
+	}
+}
+
+// Files that overlap must not make us read the same bytes for ever: each of these is a mebibyte and inflates to nothing.
+func TestVerifyOverlap(t *testing.T) {
+	overlap := func(n int) []byte {
+		e := proxytest.RawDeflated(verifyPrefix+"0", "")
+		e.Packed = append(e.Packed, bytes.Repeat([]byte{'x'}, 1<<20-len(e.Packed))...)
+		e.Central.Packed = 1 << 20
+		entries := []proxytest.RawEntry{e}
+		for i := range n - 1 {
+			e := e
+			e.At, e.Central.Name = 1, fmt.Sprint(verifyPrefix, i+1)
+			entries = append(entries, e)
+		}
+		return proxytest.RawZip{Entries: entries}.Bytes()
+	}
+	agree(t, "a hundred", overlap(100))
+	if _, err := accept(t, overlap(maxRead>>20+100)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("more than 1000: %v", err)
 	}
 }
 
