@@ -33,6 +33,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -227,6 +228,9 @@ type Watch struct {
 	// File is told of each file in the zip: its name below M@V, its size in bytes, and how its inflated content begins, which
 	// is all of it up to 1 MiB. The content must not be retained. What it is told means nothing unless Zip returns nil.
 	File func(name string, head []byte, size int64)
+
+	// Sum is told the SHA-256 of the content of each file, the one that went into the hash of the zip. It means as much.
+	Sum func(name string, sum [sha256.Size]byte)
 
 	// Turn is called when the zip is downloaded, and then before each file is verified. It may wait, as long as the context
 	// lasts, to let the verification of other zips go first, and returns how many cores to use from now on: not less than

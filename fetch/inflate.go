@@ -47,7 +47,8 @@ func Inflate(r io.Reader) io.ReadCloser {
 		z = &inflater{buf: make([]byte, flate.Window+64<<10)}
 	}
 	section, ok := r.(*io.SectionReader)
-	if z.large = !ok || section.Size() > maxPacked; z.large {
+	// A zip may give a size that is negative as an int64; such a section is empty for who reads it.
+	if z.large = !ok || section.Size() > maxPacked || section.Size() < 0; z.large {
 		z.startStream(r)
 		return z
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,10 @@ const (
 	// maxDirectory bounds what is read of a zip's directory, in bytes. An entry that takes 46 of them takes several
 	// hundred in our memory, and neither the format nor the go command limits how many there are.
 	maxDirectory = 64 << 20
+
+	// maxRead bounds what is read of a zip's files, in bytes. They have no more than the zip has, unless they overlap: then a zip
+	// of 64 MiB may have a million files, each of which is all of it, and inflates to nothing.
+	maxRead = 2 * modzip.MaxZipFile
 )
 
 // verdict is what there is to say of a zip that can be read.
@@ -59,12 +64,12 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 		}
 		in.r = bytes.NewReader(data)
 	}
-	in.budget.Store(maxDirectory)
+	in.limit(maxDirectory, errDirectory)
 	zr, err := zip.NewReader(in, size)
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // whose names checkEntries refuses
 		return verdict{}, in.explain(err)
 	}
-	in.budget.Store(-1)
+	in.limit(maxRead, errRead)
 	zr.RegisterDecompressor(zip.Deflate, Inflate)
 	// Sizes are checked before anything is inflated, and names only reported: what has another hash than it should have is to
 	// be called that, not badly named.
@@ -73,7 +78,7 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 		return verdict{}, err
 	}
 	if invalid != nil {
-		w.File = nil // the names are not to be trusted
+		w.File, w.Sum = nil, nil // the names are not to be trusted
 	}
 	h := &hashing{ctx: ctx, files: zr.File, sums: make([][sha256.Size]byte, len(zr.File)), cores: cores, watch: w, prefix: len(m.String()) + 1}
 	if err := h.run(); err != nil {
@@ -89,25 +94,50 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 	return verdict{h1, invalid}, nil
 }
 
-// errDirectory is the error of a zip with an outrageous directory.
-var errDirectory = fmt.Errorf("%w: its directory has more than %d bytes", ErrTooLarge, maxDirectory)
+// HashZip returns the h1 hash of a zip that is already here, of size bytes in r, after the same checks as those of Client.Zip. It
+// uses so many cores; 0 means all.
+//
+// The error wraps ErrInvalid or ErrTooLarge if the zip is none that Client.Zip would have accepted, and is otherwise r's or that
+// of the context.
+func HashZip(ctx context.Context, m module.Version, r io.ReaderAt, size int64, cores int, w Watch) (h1 string, err error) {
+	if cores == 0 {
+		cores = runtime.GOMAXPROCS(0)
+	}
+	v, err := verify(ctx, m, r, size, cores, w)
+	if err != nil {
+		return "", err
+	}
+	return v.h1, v.invalid
+}
+
+// The errors of zips that want more to be read of them than they may.
+var (
+	errDirectory = fmt.Errorf("%w: its directory has more than %d bytes", ErrTooLarge, maxDirectory)
+	errRead      = fmt.Errorf("%w: its files overlap, and have more than %d bytes together", ErrTooLarge, int64(maxRead))
+)
 
 // source is what a zip is read from. It remembers its error, so that a broken disk is not taken for a broken zip.
 type source struct {
 	r      io.ReaderAt
-	budget atomic.Int64 // bytes that may be read; negative: no limit
+	budget atomic.Int64 // bytes that may be read
+	over   error        // of a read beyond that
 
 	mu  sync.Mutex
 	err error
+}
+
+// limit sets how many bytes may be read from now on. Nobody may be reading.
+func (s *source) limit(n int64, over error) {
+	s.over = over
+	s.budget.Store(n)
 }
 
 func (s *source) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, zip.ErrFormat // a header may say anything
 	}
-	if s.budget.Load() >= 0 && s.budget.Add(-int64(len(p))) < 0 {
-		s.budget.Store(0)
-		n, err = 0, errDirectory
+	if s.budget.Add(-int64(len(p))) < 0 {
+		n, err = 0, s.over
 	} else {
 		n, err = s.r.ReadAt(p, off)
 	}
@@ -126,7 +156,7 @@ func (s *source) explain(err error) error {
 	if s.err != nil {
 		return fmt.Errorf("read the zip: %w", s.err)
 	}
-	return fmt.Errorf("%w: %v", ErrInvalid, err)
+	return fmt.Errorf("%w: %s", ErrInvalid, clip(err.Error()))
 }
 
 // hashing is the SHA-256 of all files of a zip, on all cores.
@@ -208,9 +238,13 @@ func (h *hashing) work() {
 			return
 		}
 		i := h.order[n]
+		name := h.files[i].Name
 		if err := h.hash(i, buf); err != nil {
-			h.fail(fmt.Errorf("%q: %w", h.files[i].Name, err))
+			h.fail(fmt.Errorf("%q: %w", clip(name), err))
 			return
+		}
+		if h.watch.Sum != nil && !strings.HasSuffix(name, "/") {
+			h.watch.Sum(name[h.prefix:], h.sums[i])
 		}
 	}
 }

@@ -20,6 +20,8 @@ import (
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
 	modzip "golang.org/x/mod/zip"
+
+	"modfs/fetch/proxytest"
 )
 
 var verifyMod = module.Version{Path: "example.com/m", Version: "v1.0.0"}
@@ -133,7 +135,59 @@ func FuzzVerify(f *testing.F) {
 	f.Add(pack(f, verifyPrefix+"go.mod", verifyPrefix+"a.go"))
 	f.Add(pack(f, verifyPrefix+"d/", verifyPrefix+"d/x"))
 	f.Add([]byte("PK\x05\x06"))
+	for _, z := range proxytest.RawSeeds(verifyPrefix) {
+		f.Add(z.Bytes())
+	}
 	f.Fuzz(func(t *testing.T, data []byte) { agree(t, "fuzz", data) })
+}
+
+// FuzzVerifyEntries changes what headers say, not bytes: what it makes are zips most of the time.
+func FuzzVerifyEntries(f *testing.F) {
+	for i := range 64 {
+		f.Add(bytes.Repeat([]byte{byte(i), byte(i / 4), 1, byte(i * 5)}, 12))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { agree(t, "fuzz", proxytest.RawFrom(verifyPrefix, data).Bytes()) })
+}
+
+// The hand-made zips, and each of them with one byte changed.
+func TestVerifySeeds(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for i, z := range proxytest.RawSeeds(verifyPrefix) {
+		data := z.Bytes()
+		agree(t, fmt.Sprintf("seed %d", i), data)
+		for range 30 {
+			bad := bytes.Clone(data)
+			bad[rnd.IntN(len(bad))] ^= 1 << rnd.IntN(8)
+			agree(t, fmt.Sprintf("seed %d, changed: %x", i, bad), bad)
+		}
+	}
+}
+
+// What a zip says must not cost more memory than it has bytes, by far, however deep its directories are.
+func TestVerifyDeep(t *testing.T) {
+	deep := func(n int) string { return strings.Repeat("A/", n) + "x" } // capitals: nothing can be shared between name and key
+	var entries []proxytest.RawEntry
+	for i := range 20 {
+		entries = append(entries, proxytest.RawStored(fmt.Sprintf("%sd%d/%s", verifyPrefix, i, deep(30_000)), ""))
+	}
+	data := proxytest.RawZip{Entries: entries}.Bytes()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := accept(t, data); err != nil { // whether it can be opened is not for us to say
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 200<<20 {
+		t.Errorf("%d bytes allocated for a zip of %d", n, len(data))
+	}
+	// More of them than there may be.
+	entries = entries[:0]
+	for i := range maxPaths/30_000 + 1 {
+		entries = append(entries, proxytest.RawStored(fmt.Sprintf("%sd%d/%s", verifyPrefix, i, deep(30_000)), ""))
+	}
+	if _, err := accept(t, proxytest.RawZip{Entries: entries}.Bytes()); !errors.Is(err, ErrTooLarge) || len(err.Error()) > 3*maxText {
+		t.Errorf("with too many directories: %v", err)
+	}
 }
 
 // entry is the header and the content of a zip entry.
@@ -199,6 +253,9 @@ func TestVerifyHeaders(t *testing.T) {
 	bad := stored(p+"d/", "x")
 	agree(t, "bad directory, twice", packRaw(t, bad, bad))
 	agree(t, "bad directory, then a good one", packRaw(t, bad, stored(p+"d/", "")))
+	huge := stored(p+"d/", "")
+	huge.UncompressedSize64 = 600 << 20
+	agree(t, "huge directory, then a good one", packRaw(t, huge, stored(p+"d/", "")))
 	agree(t, "good directory, then a bad one", packRaw(t, stored(p+"d/", ""), bad))
 	agree(t, "not at the start", append([]byte("#!/bin/sh\n"), pack(t, p+"a")...))
 	agree(t, "not at the end", append(pack(t, p+"a"), "trailing"...))
@@ -255,7 +312,7 @@ func TestVerifyLarge(t *testing.T) {
 // The directory of a zip may be all of it.
 func TestVerifyDirectory(t *testing.T) {
 	r := &source{r: bytes.NewReader(make([]byte, 100))}
-	r.budget.Store(10)
+	r.limit(10, errDirectory)
 	buf := make([]byte, 8)
 	if _, err := r.ReadAt(buf, 0); err != nil {
 		t.Error(err)
@@ -359,6 +416,26 @@ func TestVerifyWatch(t *testing.T) {
 		if sha256.Sum256(got[name]) != sum {
 			t.Errorf("%s: told other bytes", name)
 		}
+	}
+}
+
+// Files that overlap must not make us read the same bytes for ever: each of these is a mebibyte and inflates to nothing.
+func TestVerifyOverlap(t *testing.T) {
+	overlap := func(n int) []byte {
+		e := proxytest.RawDeflated(verifyPrefix+"0", "")
+		e.Packed = append(e.Packed, bytes.Repeat([]byte{'x'}, 1<<20-len(e.Packed))...)
+		e.Central.Packed = 1 << 20
+		entries := []proxytest.RawEntry{e}
+		for i := range n - 1 {
+			e := e
+			e.At, e.Central.Name = 1, fmt.Sprint(verifyPrefix, i+1)
+			entries = append(entries, e)
+		}
+		return proxytest.RawZip{Entries: entries}.Bytes()
+	}
+	agree(t, "a hundred", overlap(100))
+	if _, err := accept(t, overlap(maxRead>>20+100)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("more than 1000: %v", err)
 	}
 }
 

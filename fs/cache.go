@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -304,11 +305,33 @@ func (f *FS) load(ctx context.Context, md *mod) (*indexed, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.zips.put(z)
+	f.zips.put(z)
+	return once(f, ctx, "index "+md.zipKey, func(ctx context.Context) (*indexed, error) { return f.reindex(ctx, md) })
+}
+
+// reindex makes the tree of a module, whose index is lost, from its archive. Nothing says that this is still what it was when it was
+// verified, and it has no digests of its files, so it is verified again.
+func (f *FS) reindex(ctx context.Context, md *mod) (*indexed, error) {
 	if ix, ok := f.trees.get(md.slot); ok {
 		return ix, nil
 	}
-	return f.index(ctx, md, z, nil)
+	z, err := f.openZip(ctx, md)
+	if err != nil {
+		return nil, err
+	}
+	defer f.zips.put(z)
+	kept := keeper{allowance: &allowance{}} // nothing but digests
+	h1, err := fetch.HashZip(ctx, md.Version, z, z.Size(), 0, fetch.Watch{File: kept.add, Sum: kept.sum})
+	pin := f.pins.zip(md.Version)
+	switch {
+	case errors.Is(err, fetch.ErrInvalid), errors.Is(err, fetch.ErrTooLarge):
+		return nil, fmt.Errorf("%s: zip: %w: %v", md.Version, errDamaged, err)
+	case err != nil:
+		return nil, err
+	case h1 != pin:
+		return nil, fmt.Errorf("%s: zip: %w: its hash is %s, not %s", md.Version, errDamaged, h1, cmp.Or(pin, "known"))
+	}
+	return f.index(md, z, kept.sums)
 }
 
 func (f *FS) keepTree(md *mod, ix *indexed) {

@@ -46,6 +46,40 @@ func (p process) alive() bool {
 	return err == nil
 }
 
+// stopSignals are the signals by which a process is told to end, as bits of the masks in /proc/PID/status. One whose default action
+// is to end the process and that has no handler shows as SIGKILL, but for those that dump core.
+const stopSignals = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1) | 1<<(unix.SIGILL-1) | 1<<(unix.SIGABRT-1) |
+	1<<(unix.SIGBUS-1) | 1<<(unix.SIGFPE-1) | 1<<(unix.SIGKILL-1) | 1<<(unix.SIGSEGV-1) | 1<<(unix.SIGTERM-1) |
+	1<<(unix.SIGXCPU-1) | 1<<(unix.SIGXFSZ-1) | 1<<(unix.SIGSYS-1)
+
+// toldToStop reports whether the thread has a signal pending by which it is told to end, or whether that cannot be told: of a
+// thread in another PID namespace, for example.
+func (p process) toldToStop() bool {
+	data, err := p.read("status")
+	if p == 0 || err != nil {
+		return true
+	}
+	var pending, blocked uint64
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(line, ":")
+		var mask *uint64
+		switch name {
+		case "SigPnd", "ShdPnd": // the thread's own, and the process's
+			mask = &pending
+		case "SigBlk":
+			mask = &blocked
+		default:
+			continue
+		}
+		bits, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil {
+			return true
+		}
+		*mask |= bits
+	}
+	return pending&^blocked&stopSignals != 0
+}
+
 // hasOpen reports whether the process has a file open whose path, as that process sees it, ends with suffix.
 func (p process) hasOpen(suffix string) bool {
 	if p == 0 {

@@ -30,7 +30,7 @@ func (f *FS) copyUp(cancel <-chan struct{}, n *node, content bool, who *fuse.Cal
 			return n, fuse.EROFS
 		}
 		data = make([]byte, n.size)
-		r, status := f.Read(cancel, &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: n.id}}, data)
+		r, status := f.Read(cancel, &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: n.id, Caller: *who}}, data)
 		if status != fuse.OK {
 			return n, status
 		}
@@ -80,8 +80,8 @@ func (f *FS) copyUp(cancel <-chan struct{}, n *node, content bool, who *fuse.Cal
 
 // writeHash answers a write to a lazy V.ziphash. A go command that downloads an archive by itself writes the hash, without
 // regard to what is there, while another may read it: truncating is without effect, and only what is there can be written.
-func (f *FS) writeHash(cancel <-chan struct{}, n *node, off uint64, data []byte) (uint32, fuse.Status) {
-	ctx, done := f.request(cancel)
+func (f *FS) writeHash(cancel <-chan struct{}, n *node, caller uint32, off uint64, data []byte) (uint32, fuse.Status) {
+	ctx, done := f.request(cancel, caller)
 	defer done()
 	h1, err := f.hash(ctx, n.Mod)
 	if err != nil {

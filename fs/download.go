@@ -53,7 +53,7 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 		if pp.Kind == KindLatest {
 			op = "latest"
 		}
-		n.data, n.born, err = f.answers.get(op+" "+pp.Mod.Path, func() ([]byte, error) { return f.answer(ctx, pp) })
+		n.data, n.born, err = f.answers.get(question(pp), func() ([]byte, error) { return f.answer(ctx, pp) })
 		n.size = int64(len(n.data))
 	default:
 		err = fmt.Errorf("%s: %w", p, fetch.ErrNotFound)
@@ -82,7 +82,7 @@ func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if n < 0 {
+	if n <= 0 { // not announced, or no zip: nobody would read an empty file to find that out
 		z, err := f.openZip(ctx, md)
 		if err != nil {
 			return 0, err
@@ -103,9 +103,15 @@ func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 	if pp.Kind == KindLatest {
 		key, ask = latestKey(pp.Mod.Path), f.client.Latest
 	}
-	data, err := once(f, ctx, key, func(ctx context.Context) ([]byte, error) { return ask(ctx, pp.Mod.Path) })
+	data, err := once(f, ctx, key, func(ctx context.Context) ([]byte, error) {
+		data, err := ask(ctx, pp.Mod.Path)
+		if err == nil {
+			f.put(key, data)
+			f.answers.keep(question(pp), data, time.Now()) // who asked may be gone
+		}
+		return data, err
+	})
 	if err == nil {
-		f.put(key, data)
 		return data, nil
 	}
 	if errno(err) != syscall.ENOENT {
@@ -122,7 +128,7 @@ const maxAnswer = 64 << 20
 
 // readDownload answers a read of a file whose content is not kept with its node.
 func (f *FS) readDownload(cancel <-chan struct{}, n *node, caller uint32, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
-	ctx, done := f.request(cancel)
+	ctx, done := f.request(cancel, caller)
 	defer done()
 	var data []byte
 	var err error
@@ -254,6 +260,14 @@ func newAnswers() *answers { return &answers{by: make(map[string]answer)} }
 // maxAnswers bounds how many answers are remembered; then the old ones go, all at once.
 const maxAnswers = 4096
 
+// question is the one whose answer is the list or @latest at a path.
+func question(pp Path) string {
+	if pp.Kind == KindLatest {
+		return latestKey(pp.Mod.Path)
+	}
+	return listKey(pp.Mod.Path)
+}
+
 // get returns the answer to a question and since when it has been this one, from ask if none is remembered.
 func (a *answers) get(question string, ask func() ([]byte, error)) ([]byte, time.Time, error) {
 	now := time.Now()
@@ -268,11 +282,16 @@ func (a *answers) get(question string, ask func() ([]byte, error)) ([]byte, time
 		return nil, time.Time{}, err
 	}
 	data = notNil(data)
+	a.keep(question, data, now)
+	return data, now, nil
+}
+
+// keep remembers an answer.
+func (a *answers) keep(question string, data []byte, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.by) >= maxAnswers {
 		clear(a.by)
 	}
-	a.by[strings.Clone(question)] = answer{data, now}
-	return data, now, nil
+	a.by[strings.Clone(question)] = answer{notNil(data), at}
 }

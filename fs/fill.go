@@ -4,9 +4,9 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	iofs "io/fs"
 	"path"
@@ -106,6 +106,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	defer kept.release()
 	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, fetch.Watch{
 		File: kept.add,
+		Sum:  kept.sum,
 		Turn: func(ctx context.Context) (cores int) {
 			downloaded()
 			return f.turns.verify(ctx, md)
@@ -119,7 +120,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	if err := f.pins.pinZip(md.Version, h1); err != nil {
 		return err
 	}
-	ix, err := f.index(ctx, md, t, kept.heads)
+	ix, err := f.index(md, t, kept.sums)
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 		add = f.content.addSpare // nobody is about to read it; what others are about to read is worth more
 	}
 	for name, data := range kept.files {
-		if i, ok := ix.find(name); ok {
+		if i, ok := ix.find(name); ok && ix.data(i).sum == kept.sums.files[name] { // not if a toolchain's _go.mod takes its place
 			add(contentKey{md.slot, i}, content{data, int64(len(data)) == ix.size(i)}, int64(len(data)))
 		}
 	}
@@ -143,19 +144,16 @@ type archive interface {
 	Size() int64
 }
 
-// index makes the tree of a module from its archive and keeps it, in memory and in the store. heads are the CRC-32Cs of how
-// large files begin, as far as they are known.
-func (f *FS) index(ctx context.Context, md *mod, a archive, heads map[string]uint32) (*indexed, error) {
+// index makes the tree of a module from its archive, whose verification has found sums, and keeps it, in memory and in the store.
+func (f *FS) index(md *mod, a archive, sums digests) (*indexed, error) {
 	zr, err := zip.NewReader(a, a.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: zip: %w: %v", md.Version, errDamaged, err)
 	}
-	t, err := newTree(md.Version, zr, md.Path == toolchainPath)
+	t, err := newTree(md.Version, zr, a.Size(), sums, md.Path == toolchainPath)
 	if err != nil {
 		return nil, fmt.Errorf("%s: zip: %w", md.Version, err)
 	}
-	t.zipSize = a.Size()
-	t.setHeads(heads)
 	ix := &indexed{tree: t, time: f.modTime(md.Version)}
 	if err := f.store.Put(indexKey(md.Version), ix.encode()); err != nil {
 		f.log.Warn("index not stored", "module", md.Path, "version", md.Version.Version, "err", err)
@@ -189,16 +187,16 @@ type keeper struct {
 
 	mu    sync.Mutex
 	files map[string][]byte // by slash path below M@V
-	heads map[string]uint32 // the CRC-32C of the first headSize bytes of larger files
+	sums  digests           // of all files
 	bytes int64
 }
 
 // add is the File of a fetch.Watch.
 func (k *keeper) add(name string, data []byte, size int64) {
-	var crc uint32
+	var head digest
 	if size > headSize {
 		data = data[:headSize]
-		crc = crc32.Checksum(data, castagnoli)
+		head = digestOf(data)
 	}
 	keep := isSource(name) && k.allowance.take(int64(len(data)))
 	if keep {
@@ -206,16 +204,28 @@ func (k *keeper) add(name string, data []byte, size int64) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.files == nil {
-		k.files, k.heads = make(map[string][]byte), make(map[string]uint32)
-	}
 	if size > headSize {
-		k.heads[name] = crc
+		set(&k.sums.heads, name, head)
 	}
 	if keep {
-		k.files[name] = data
+		set(&k.files, name, data)
 		k.bytes += int64(len(data))
 	}
+}
+
+// sum is the Sum of a fetch.Watch.
+func (k *keeper) sum(name string, sum [sha256.Size]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	set(&k.sums.files, name, makeDigest(sum))
+}
+
+// set sets a value in a map that may not have been made yet.
+func set[V any](m *map[string]V, key string, v V) {
+	if *m == nil {
+		*m = make(map[string]V)
+	}
+	(*m)[key] = v
 }
 
 // release gives back what was taken of the allowance: what was kept is somewhere else by now, or nowhere.

@@ -12,7 +12,7 @@
 // Nothing is there until somebody asks for it: metadata is fetched when it is looked up, a zip when something
 // below M@V is. Listing never fetches: directories above M@V show what the store has seen. No caller sees
 // unverified bytes: package fetch checks what it downloads before package lru gives it a name, and what is read
-// back later is checked again (the CRC-32 of each file, the hash of each go.mod).
+// back later is checked again (the SHA-256 of each file, the hash of each go.mod).
 //
 // The kernel is told to cache all that cannot change, and not to send what we would not act on: there are no
 // OPEN, OPENDIR, FLUSH or ACCESS requests, hence no handles. A node ID is arithmetic (module slot, entry index)
@@ -348,16 +348,21 @@ func (f *FS) close() error {
 	return f.store.Close()
 }
 
-// interruptGrace is for how long an interrupt must have been pending before a request is given up. The go runtime
-// interrupts its own threads all the time (SIGURG); a person who pressed Ctrl-C waits no longer than this.
+// interruptGrace is how long after an interrupt a request may be given up, and how often it is then looked whether it is to be. A
+// person who pressed Ctrl-C waits no longer than this.
+//
+// The kernel does not say what the interrupt was. Most are none of our business: the go runtime interrupts its own threads all the
+// time (SIGURG), others have timers (SIGALRM) or children (SIGCHLD), and none of them expects EINTR where a disk would not
+// have given it. So it is looked at which signals the caller has pending; see process.toldToStop.
 const interruptGrace = time.Second
 
 // errInterrupted ends a request whose caller has been told to stop.
 var errInterrupted = errors.New("interrupted")
 
 // request returns the context that bounds how long a FUSE request waits for work that is not its own; the work goes on
-// when the context ends. The caller calls done when it is through. cancel is what go-fuse closes on an interrupt.
-func (f *FS) request(cancel <-chan struct{}) (ctx context.Context, done func()) {
+// when the context ends. The caller calls done when it is through. cancel is what go-fuse closes on an interrupt, and pid
+// the thread that sent the request.
+func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, done func()) {
 	ctx, end := context.WithCancelCause(f.ctx)
 	if cancel == nil {
 		return ctx, func() { end(nil) }
@@ -369,12 +374,18 @@ func (f *FS) request(cancel <-chan struct{}) (ctx context.Context, done func()) 
 			return
 		case <-cancel:
 		}
-		grace := time.NewTimer(interruptGrace)
+		grace := time.NewTicker(interruptGrace)
 		defer grace.Stop()
-		select {
-		case <-finished:
-		case <-grace.C:
-			end(errInterrupted)
+		for {
+			select {
+			case <-finished:
+				return
+			case <-grace.C:
+			}
+			if process(pid).toldToStop() {
+				end(errInterrupted)
+				return
+			}
 		}
 	}()
 	return ctx, func() {

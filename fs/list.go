@@ -114,7 +114,9 @@ func (f *FS) listInModule(cancel <-chan struct{}, slot uint64, i int, off uint64
 	}
 	base, _ := ix.children(i)
 	if first == end && off >= firstCookie {
-		f.push(md, ix, i, caller) // by now the kernel knows all that is in it
+		ctx, done := f.request(cancel, caller)
+		f.push(ctx, md, ix, i, caller) // by now the kernel knows all that is in it
+		done()
 	}
 	for c := first; c < end; c++ {
 		if f.overlay != nil && md.isRemoved(c) {

@@ -37,7 +37,7 @@ func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, 
 	if slot, i, ok := moduleEntry(header.NodeId); ok {
 		return f.lookupInModule(cancel, slot, i, name, header.Pid, out)
 	}
-	ctx, done := f.request(cancel)
+	ctx, done := f.request(cancel, header.Pid)
 	defer done()
 	for {
 		parent := f.nodes.get(header.NodeId)
@@ -87,7 +87,7 @@ func (f *FS) tree(cancel <-chan struct{}, md *mod, caller uint32) (*indexed, fus
 		return ix, fuse.OK
 	}
 	f.hintIfMissing(caller, md.Version)
-	ctx, done := f.request(cancel)
+	ctx, done := f.request(cancel, caller)
 	defer done()
 	var ix *indexed
 	err := f.repairing(ctx, md, func() (err error) {

@@ -28,7 +28,7 @@ func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 		return nil, fuse.EINVAL
 	}
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
-		return f.readInModule(cancel, slot, i, off, buf)
+		return f.readInModule(cancel, slot, i, in.Pid, off, buf)
 	}
 	n := f.nodes.get(in.NodeId)
 	if n == nil {
@@ -46,7 +46,7 @@ func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 	return f.readDownload(cancel, n, in.Pid, off, buf)
 }
 
-func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, caller uint32, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
 	md := f.modules.get(slot)
 	if md == nil {
 		return nil, fuse.Status(errStale)
@@ -55,7 +55,7 @@ func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, off int64,
 	if held, ok := f.content.get(contentKey{slot, i}); ok && held.covers(off, len(buf)) {
 		return f.answerRead(contentKey{slot, i}, held, off, len(buf)), fuse.OK
 	}
-	ctx, done := f.request(cancel)
+	ctx, done := f.request(cancel, caller)
 	defer done()
 	c, release, err := f.openFile(ctx, md, i, off, len(buf))
 	if err != nil {

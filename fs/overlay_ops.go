@@ -285,7 +285,7 @@ func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.Ent
 // Unlink implements fuse.RawFileSystem.
 func (f *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
-		return f.removeInModule(cancel, slot, i, name, false)
+		return f.removeInModule(cancel, in.Pid, slot, i, name, false)
 	}
 	pl, status := f.change(in.NodeId, name)
 	if status != fuse.OK {
@@ -314,7 +314,7 @@ func (f *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse
 // Rmdir implements fuse.RawFileSystem.
 func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
-		return f.removeInModule(cancel, slot, i, name, true)
+		return f.removeInModule(cancel, in.Pid, slot, i, name, true)
 	}
 	pl, status := f.change(in.NodeId, name)
 	if status != fuse.OK {
@@ -346,7 +346,7 @@ func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.
 func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n, status := f.overNode(in.NodeId)
 	if n != nil && n.over == nil && n.Kind == KindZipHash {
-		return f.writeHash(cancel, n, in.Offset, data)
+		return f.writeHash(cancel, n, in.Pid, in.Offset, data)
 	}
 	if status != fuse.OK && n != nil && n.Kind.replaceable() {
 		n, status = f.copyUp(cancel, n, true, &in.Caller)

@@ -180,6 +180,47 @@ func FuzzParsePath(f *testing.F) {
 	})
 }
 
+// FuzzFormatPath goes the other way: whatever module the go command would have a directory for, its paths mean what they are.
+func FuzzFormatPath(f *testing.F) {
+	for _, m := range []module.Version{
+		{Path: "github.com/BurntSushi/toml", Version: "v1.0.0-RC1"}, {Path: "gopkg.in/yaml.v3", Version: "v3.0.1"}, {Path: "example.com/m/v2", Version: "v2.0.0"},
+		{Path: "example.com/m", Version: "v2.0.0+incompatible"}, {Path: "example.com/go.mod", Version: "v1.0.0"}, {Path: "sumdb.example/x", Version: "v1.0.0"},
+		{Path: "golang.org/toolchain", Version: "v0.0.1-go1.24.1.linux-amd64"}, {Path: "example.com/m", Version: "v1.2.3-rc.1.tmp-9"},
+	} {
+		f.Add(m.Path, m.Version, "a/B c/ü")
+	}
+	f.Fuzz(func(t *testing.T, modPath, version, rest string) {
+		m := module.Version{Path: modPath, Version: version}
+		if module.Check(modPath, version) != nil || module.CanonicalVersion(version) != version || len(moduleDir(m)) > maxName-len(".ziphash") {
+			return // too long for names that the kernel takes, or not a module
+		}
+		got := ParsePath(moduleDir(m))
+		if got.Kind != KindModule && (reserved(modPath) || strings.Contains(version, ".tmp-")) {
+			return
+		}
+		if got != (Path{Kind: KindModule, Mod: m}) {
+			t.Errorf("%q is %+v, want %v", moduleDir(m), got, m)
+		}
+		for key, kind := range map[string]Kind{infoKey(m): KindInfo, modKey(m): KindMod, zipKey(m): KindZip, zipHashKey(m): KindZipHash} {
+			if got := ParsePath(key); got != (Path{Kind: kind, Mod: m}) {
+				t.Errorf("%q is %+v, want %v", key, got, kind)
+			}
+		}
+		for key, kind := range map[string]Kind{listKey(modPath): KindList, latestKey(modPath): KindLatest, versionsDir(modPath): KindVersions, escape(modPath): KindPrefix} {
+			if got := ParsePath(key); got != (Path{Kind: kind, Mod: module.Version{Path: modPath}}) {
+				t.Errorf("%q is %+v, want %v", key, got, kind)
+			}
+		}
+		want := Path{Kind: KindFile, Mod: m, Rest: rest}
+		if p := moduleDir(m) + "/" + rest; !clean(p) {
+			want = Path{}
+		}
+		if got := ParsePath(moduleDir(m) + "/" + rest); got != want {
+			t.Errorf("%q in %v is %+v, want %+v", rest, m, got, want)
+		}
+	})
+}
+
 // checkEscape compares our escaping, which cannot fail, with the module package's.
 func checkEscape(t *testing.T, m module.Version) {
 	t.Helper()

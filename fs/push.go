@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -18,8 +19,8 @@ const pushSize = 16 << 10
 const maxPush = 8 << 20
 
 // push gives the kernel the source files of directory dir, if the caller is about to read them. It is an optimization: what
-// does not work is read when it is read.
-func (f *FS) push(md *mod, ix *indexed, dir int, caller uint32) {
+// does not work is read when it is read. An archive that was evicted is fetched for it, which the caller waits for as long as ctx lasts.
+func (f *FS) push(ctx context.Context, md *mod, ix *indexed, dir int, caller uint32) {
 	if f.server == nil || f.pushUnknown.Load() {
 		return
 	}
@@ -34,7 +35,7 @@ func (f *FS) push(md *mod, ix *indexed, dir int, caller uint32) {
 		if ix.isDir(i) || ix.size(i) == 0 || !isSource(ix.name(i)) || md.isRemoved(i) {
 			continue
 		}
-		data, err := f.beginning(md, ix, i, buf)
+		data, err := f.beginning(ctx, md, ix, i, buf)
 		if err != nil {
 			return // who reads it gets the error
 		}
@@ -60,7 +61,7 @@ var pushBuffers = sync.Pool{New: func() any { return new([headSize]byte) }}
 // beginning returns what is pushed of a file: all of it or the first pushSize bytes, from memory or inflated into buf. It does
 // without the goroutines and locks by which openFile serves many readers of a file: here is one, who waits for all of the
 // directory.
-func (f *FS) beginning(md *mod, ix *indexed, i int, buf *[headSize]byte) (data []byte, err error) {
+func (f *FS) beginning(ctx context.Context, md *mod, ix *indexed, i int, buf *[headSize]byte) (data []byte, err error) {
 	size := ix.size(i)
 	_, hasHead := ix.head(i)
 	held, ok := f.content.get(contentKey{md.slot, i})
@@ -69,12 +70,12 @@ func (f *FS) beginning(md *mod, ix *indexed, i int, buf *[headSize]byte) (data [
 		data = held.data
 	case size <= headSize:
 		data = buf[:size]
-		err = f.inflateAll(f.ctx, md, ix, i, data)
+		err = f.inflateAll(ctx, md, ix, i, data)
 	case hasHead:
 		data = buf[:]
-		err = f.inflateBeginning(f.ctx, md, ix, i, buf)
+		err = f.inflateBeginning(ctx, md, ix, i, buf)
 	default:
-		held, err = f.inflateToMemory(f.ctx, md, ix, i)
+		held, err = f.inflateToMemory(ctx, md, ix, i)
 		data = held.data
 	}
 	if size > headSize {

@@ -3,9 +3,9 @@ package fs
 import (
 	"archive/zip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	iofs "io/fs"
 
@@ -92,11 +92,11 @@ func (f *FS) inflateAll(ctx context.Context, md *mod, ix *indexed, i int, data [
 		if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF {
 			return fmt.Errorf("more than %d bytes, or %v", d.size, err)
 		}
-		return d.check(int64(n), crc32.ChecksumIEEE(data))
+		return d.check(int64(n), digestOf(data))
 	})
 }
 
-// inflateHead is inflateToMemory for the first headSize bytes of a larger file, which have a checksum of their own.
+// inflateHead is inflateToMemory for the first headSize bytes of a larger file, which have a digest of their own.
 func (f *FS) inflateHead(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
 	return f.inflateOnce(ctx, "head", contentKey{md.slot, i}, func(content) bool { return true }, func(ctx context.Context) (content, error) {
 		data := new([headSize]byte)
@@ -112,8 +112,8 @@ func (f *FS) inflateBeginning(ctx context.Context, md *mod, ix *indexed, i int, 
 		if err != nil {
 			return err
 		}
-		if want, _ := ix.head(i); crc32.Checksum(data[:], castagnoli) != want {
-			return errors.New("the checksum of its first bytes is another")
+		if want, _ := ix.head(i); digestOf(data[:]) != want {
+			return errors.New("the SHA-256 of its first bytes is another")
 		}
 		return nil
 	})
@@ -159,28 +159,28 @@ func (f *FS) inflateToSpool(ctx context.Context, md *mod, ix *indexed, i int) (*
 }
 
 // check returns an error if a file is not what its archive has been verified to have.
-func (d fileData) check(size int64, crc uint32) error {
+func (d fileData) check(size int64, sum digest) error {
 	switch {
 	case size != d.size:
 		return fmt.Errorf("%d bytes inflated, not %d", size, d.size)
-	case crc != d.crc && d.crc != 0: // 0: the packer did not set it; see package fetch
-		return fmt.Errorf("CRC-32 is %08x, not %08x", crc, d.crc)
+	case sum != d.sum:
+		return fmt.Errorf("SHA-256 is %x…, not %x…", sum, d.sum)
 	}
 	return nil
 }
 
-// inflate writes the content of file i to w, and checks its size and CRC-32. An error that wraps errDamaged says that the
+// inflate writes the content of file i to w, and checks its size and digest. An error that wraps errDamaged says that the
 // archive on disk is not what was verified.
 func (f *FS) inflate(ctx context.Context, md *mod, ix *indexed, i int, w io.Writer) error {
 	d := ix.data(i)
 	return f.inflater(ctx, md, ix, i, func(r io.Reader) error {
-		crc := crc32.NewIEEE()
-		n, err := io.Copy(io.MultiWriter(crc, w), io.LimitReader(r, d.size+1))
+		sum := sha256.New()
+		n, err := io.Copy(io.MultiWriter(sum, w), io.LimitReader(r, d.size+1))
 		f.stats.inflated.Add(n)
 		if err != nil {
 			return err
 		}
-		return d.check(n, crc.Sum32())
+		return d.check(n, makeDigest([sha256.Size]byte(sum.Sum(nil))))
 	})
 }
 
@@ -195,6 +195,9 @@ func (f *FS) inflater(ctx context.Context, md *mod, ix *indexed, i int, read fun
 		return fmt.Errorf("%s: %s: %w: %s", md.Version, ix.path(i), errDamaged, what)
 	}
 	d := ix.data(i)
+	if now, ok := f.trees.get(md.slot); ok && i < now.len() {
+		d = now.data(i) // the archive may have come anew just now, with its files at other places
+	}
 	var in io.Reader = io.NewSectionReader(z, d.offset, d.packed)
 	switch d.method {
 	case zip.Store:

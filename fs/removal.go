@@ -177,7 +177,7 @@ func (md *mod) left(ix *indexed, i int) bool {
 }
 
 // removeInModule removes a file or an empty directory of a lazy module.
-func (f *FS) removeInModule(cancel <-chan struct{}, slot uint64, dir int, name string, wantDir bool) fuse.Status {
+func (f *FS) removeInModule(cancel <-chan struct{}, caller uint32, slot uint64, dir int, name string, wantDir bool) fuse.Status {
 	if f.overlay == nil {
 		return fuse.EROFS
 	}
@@ -185,7 +185,7 @@ func (f *FS) removeInModule(cancel <-chan struct{}, slot uint64, dir int, name s
 	if md == nil {
 		return fuse.Status(errStale)
 	}
-	ix, status := f.tree(cancel, md, 0)
+	ix, status := f.tree(cancel, md, caller)
 	if status != fuse.OK {
 		return status
 	}

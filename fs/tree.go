@@ -3,6 +3,7 @@ package fs
 import (
 	"archive/zip"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	iofs "io/fs"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/module"
+
+	"modfs/fetch"
 )
 
 // tree is the directory tree of one module version and where each file's content is in its zip. It is immutable, so
@@ -23,31 +26,50 @@ type tree struct {
 	entries []entry
 	names   string // the base names of all entries, in order
 
-	// heads are the checksums of how files larger than headSize begin, ordered by entry. A file may have none.
+	// heads are the digests of how files larger than headSize begin, ordered by entry. A file may have none.
 	heads []head
 
 	// unpacked is the total size of all files in bytes.
 	unpacked int64
 
 	// zipSize is the size in bytes of the zip that the tree was made from, so that it is known when that is evicted.
-	// newTree cannot know it and leaves 0, unknown: whoever calls it sets it before the tree is shared.
 	zipSize int64
 }
 
-// headSize is how much of a larger file has a checksum of its own, in bytes, so that it can be read without inflating the
+// digest is how the SHA-256 of a file's content begins, or that of how it begins. 128 bits are enough: nobody gets to choose both
+// contents, as the first of them was in the zip's h1 hash.
+//
+// The CRC-32 that a zip has for each of its files would not do. It may be missing (0), and whoever sends us the zip of an evicted
+// module anew can make a second one with the same hash where at the places of the first one's files other content lies, with the
+// same size and CRC-32: the index is still that of the first one.
+type digest [16]byte
+
+func makeDigest(sum [sha256.Size]byte) digest { return digest(sum[:len(digest{})]) }
+
+// digestOf returns the digest of data.
+func digestOf(data []byte) digest { return makeDigest(sha256.Sum256(data)) }
+
+// digests are those of the files of a zip and of the first headSize bytes of larger ones, by slash path below M@V. They come from
+// the verification of the zip.
+type digests struct{ files, heads map[string]digest }
+
+// headSize is how much of a larger file has a digest of its own, in bytes, so that it can be read without inflating the
 // rest: what reads source code for its imports rarely needs more. With 4 KiB read first, the kernel reads 16 KiB, then 32.
 const headSize = 48 << 10
 
-// head is the CRC-32C of the first headSize bytes of a file.
-type head struct{ entry, crc uint32 }
+// head is the digest of the first headSize bytes of a file.
+type head struct {
+	entry uint32
+	sum   digest
+}
 
-// entry is a file or directory in 28 bytes. Four are enough for each number, as the go command refuses zips above 500 MiB,
+// entry is a file or directory in 40 bytes. Four are enough for each number, as the go command refuses zips above 500 MiB,
 // packed or not (modzip.MaxZipFile); newTree checks that they are.
 type entry struct {
 	offset  uint32 // of the packed data in the zip; of a directory: its first child
 	size    uint32 // inflated; of a directory: the entry after its last child
 	packed  uint32 // size in the zip; of a directory: how many of its children are directories
-	crc     uint32 // CRC-32 (IEEE) of the inflated data
+	sum     digest // of the inflated data
 	parent  uint32
 	name    uint32 // offset in names
 	nameLen uint8
@@ -67,7 +89,7 @@ const maxEntries = 1<<24 - 1
 type fileData struct {
 	offset       int64 // of the first packed byte in the zip
 	packed, size int64
-	crc          uint32 // CRC-32 (IEEE) of the inflated content
+	sum          digest // of the inflated content
 	method       uint16 // zip.Store or zip.Deflate
 }
 
@@ -75,14 +97,16 @@ type fileData struct {
 type treeFile struct {
 	name string // slash path below M@V
 	data fileData
+	head digest // zero if it has none
 	exec bool
 }
 
-// newTree indexes the zip of m, which modzip.CheckZip has accepted. It reads the local header of each file.
+// newTree indexes the zip of m, of zipSize bytes, whose verification has found sums. It reads the local header of each file. The
+// error wraps fetch.ErrInvalid if the zip has files that no client could open.
 //
 // With toolchain, the tree is what the go command makes of golang.org/toolchain after unpacking it; see readyToRun.
-func newTree(m module.Version, zr *zip.Reader, toolchain bool) (*tree, error) {
-	files, err := zipFiles(zr, m.Path+"@"+m.Version+"/")
+func newTree(m module.Version, zr *zip.Reader, zipSize int64, sums digests, toolchain bool) (*tree, error) {
+	files, err := zipFiles(zr, m.Path+"@"+m.Version+"/", zipSize, sums)
 	if err != nil {
 		return nil, fmt.Errorf("%s@%s: index of the zip: %w", m.Path, m.Version, err)
 	}
@@ -94,12 +118,13 @@ func newTree(m module.Version, zr *zip.Reader, toolchain bool) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s@%s: index of the zip: %w", m.Path, m.Version, err)
 	}
+	t.zipSize = zipSize
 	return t, nil
 }
 
 // zipFiles returns the files of a zip, all of which must be below prefix. Like modzip.Unzip it makes nothing of the entries
 // for directories.
-func zipFiles(zr *zip.Reader, prefix string) ([]treeFile, error) {
+func zipFiles(zr *zip.Reader, prefix string, zipSize int64, sums digests) ([]treeFile, error) {
 	files := make([]treeFile, 0, len(zr.File))
 	for _, zf := range zr.File {
 		name, ok := strings.CutPrefix(zf.Name, prefix)
@@ -110,7 +135,12 @@ func zipFiles(zr *zip.Reader, prefix string) ([]treeFile, error) {
 			continue
 		}
 		if !iofs.ValidPath(name) || name == "." || !clean(name) {
-			return nil, fmt.Errorf("%q is not a file name", zf.Name)
+			// The go command could not unpack it, either.
+			return nil, fmt.Errorf("%w: %.200q is not a file name, or longer than %d bytes (%d an element)", fetch.ErrInvalid, zf.Name, maxPath, maxName)
+		}
+		sum, ok := sums.files[name]
+		if !ok {
+			return nil, fmt.Errorf("%q was not verified", zf.Name)
 		}
 		if zf.Method != zip.Store && zf.Method != zip.Deflate {
 			return nil, fmt.Errorf("%q: unknown compression method %d", zf.Name, zf.Method)
@@ -119,17 +149,20 @@ func zipFiles(zr *zip.Reader, prefix string) ([]treeFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", zf.Name, err)
 		}
-		if max(uint64(offset), zf.CompressedSize64, zf.UncompressedSize64) > math.MaxUint32 {
+		// The packed data may be said to go on behind the end of the zip: where it ends is told by itself.
+		offset = min(offset, zipSize)
+		packed := min(zf.CompressedSize64, uint64(zipSize-offset))
+		if max(uint64(offset), packed, zf.UncompressedSize64) > math.MaxUint32 {
 			return nil, fmt.Errorf("%q: larger than 4 GiB", zf.Name)
 		}
-		if zf.Method == zip.Store && zf.CompressedSize64 != zf.UncompressedSize64 {
+		if zf.Method == zip.Store && packed != zf.UncompressedSize64 {
 			return nil, fmt.Errorf("%q: stored with two sizes", zf.Name)
 		}
-		files = append(files, treeFile{name: name, data: fileData{
+		files = append(files, treeFile{name: name, head: sums.heads[name], data: fileData{
 			offset: offset,
-			packed: int64(zf.CompressedSize64),
+			packed: int64(packed),
 			size:   int64(zf.UncompressedSize64),
-			crc:    zf.CRC32,
+			sum:    sum,
 			method: zf.Method,
 		}})
 	}
@@ -228,16 +261,21 @@ func buildTree(files []treeFile) (*tree, error) {
 			e := entry{parent: uint32(dir), name: uint32(names.Len()), nameLen: uint8(len(name))}
 			names.WriteString(name)
 			if isDir {
-				end, prefix := i+1, files[i].name[:s.depth+len(name)+1]
-				for end < s.end && strings.HasPrefix(files[end].name, prefix) {
+				// All of the span begins alike as far as depth. To compare that again would make deep directories cost the square
+				// of their depth.
+				end, elem := i+1, files[i].name[s.depth:s.depth+len(name)+1]
+				for end < s.end && strings.HasPrefix(files[end].name[s.depth:], elem) {
 					end++
 				}
 				e.flags = flagDir
-				spans = append(spans, span{i, end, len(prefix)})
+				spans = append(spans, span{i, end, s.depth + len(elem)})
 				subdirs++
 				i = end
 			} else {
 				e.setData(files[i])
+				if files[i].head != (digest{}) && files[i].data.size > headSize {
+					t.heads = append(t.heads, head{uint32(len(t.entries)), files[i].head})
+				}
 				t.unpacked += files[i].data.size
 				spans = append(spans, span{})
 				i++
@@ -258,7 +296,7 @@ func (e *entry) setChildren(first, end, subdirs int) {
 }
 
 func (e *entry) setData(f treeFile) {
-	e.offset, e.packed, e.size, e.crc = uint32(f.data.offset), uint32(f.data.packed), uint32(f.data.size), f.data.crc
+	e.offset, e.packed, e.size, e.sum = uint32(f.data.offset), uint32(f.data.packed), uint32(f.data.size), f.data.sum
 	if f.data.method == zip.Deflate {
 		e.flags |= flagDeflate
 	}
@@ -315,7 +353,7 @@ func (t *tree) data(i int) fileData {
 		return fileData{}
 	}
 	e := &t.entries[i]
-	d := fileData{offset: int64(e.offset), packed: int64(e.packed), size: int64(e.size), crc: e.crc, method: zip.Store}
+	d := fileData{offset: int64(e.offset), packed: int64(e.packed), size: int64(e.size), sum: e.sum, method: zip.Store}
 	if e.flags&flagDeflate != 0 {
 		d.method = zip.Deflate
 	}
@@ -337,23 +375,13 @@ func (t *tree) lookup(dir int, name string) (int, bool) {
 	return lo, lo < end && t.name(lo) == name
 }
 
-// head returns the CRC-32C of the first headSize bytes of file i, false if that is not known.
-func (t *tree) head(i int) (uint32, bool) {
+// head returns the digest of the first headSize bytes of file i, false if that is not known.
+func (t *tree) head(i int) (digest, bool) {
 	at, ok := slices.BinarySearchFunc(t.heads, uint32(i), func(h head, i uint32) int { return cmp.Compare(h.entry, i) })
 	if !ok {
-		return 0, false
+		return digest{}, false
 	}
-	return t.heads[at].crc, true
-}
-
-// setHeads sets the checksums of heads, by slash path below M@V. The tree must not be shared yet.
-func (t *tree) setHeads(crcs map[string]uint32) {
-	for name, crc := range crcs {
-		if i, ok := t.find(name); ok && t.size(i) > headSize {
-			t.heads = append(t.heads, head{uint32(i), crc})
-		}
-	}
-	slices.SortFunc(t.heads, func(a, b head) int { return cmp.Compare(a.entry, b.entry) })
+	return t.heads[at].sum, true
 }
 
 // find returns the entry at a slash path below M@V; "" is M@V itself.

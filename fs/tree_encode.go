@@ -15,15 +15,15 @@ import (
 //	uvarint    size of the zip, number of entries, total length of their names
 //	entries    in order: flags (one byte), length of the name (one byte, not for entry 0), and
 //	             of a directory: uvarint number of children
-//	             of a file:      uvarint offset, packed, size; CRC-32 (4 bytes, big endian)
+//	             of a file:      uvarint offset, packed, size; digest (16 bytes)
 //	names      in order, without separators
 //	heads      uvarint number; of each the uvarint distance from the entry of the one before it (from -1, the first),
-//	           and its CRC-32C (4 bytes, big endian)
+//	           and its digest (16 bytes)
 //	checksum   CRC-32C of all before it (4 bytes, big endian)
 //
 // What follows from the order of the entries (parents, first children, counts, offsets of names) is not in it, and so
 // cannot be wrong.
-const treeMagic = "modfs-tree-2\n"
+const treeMagic = "modfs-tree-3\n"
 
 const checksumSize = 4
 
@@ -31,7 +31,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encode returns t as bytes that decodeTree understands.
 func (t *tree) encode() []byte {
-	b := make([]byte, 0, len(treeMagic)+32+16*len(t.entries)+len(t.names)+checksumSize)
+	b := make([]byte, 0, len(treeMagic)+32+28*len(t.entries)+len(t.names)+checksumSize)
 	b = append(b, treeMagic...)
 	b = binary.AppendUvarint(b, uint64(t.zipSize))
 	b = binary.AppendUvarint(b, uint64(len(t.entries)))
@@ -49,14 +49,14 @@ func (t *tree) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(e.offset))
 		b = binary.AppendUvarint(b, uint64(e.packed))
 		b = binary.AppendUvarint(b, uint64(e.size))
-		b = binary.BigEndian.AppendUint32(b, e.crc)
+		b = append(b, e.sum[:]...)
 	}
 	b = append(b, t.names...)
 	b = binary.AppendUvarint(b, uint64(len(t.heads)))
 	last := -1
 	for _, h := range t.heads {
 		b = binary.AppendUvarint(b, uint64(int(h.entry)-last))
-		b = binary.BigEndian.AppendUint32(b, h.crc)
+		b = append(b, h.sum[:]...)
 		last = int(h.entry)
 	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -140,7 +140,7 @@ func (d *decoder) entries(t *tree) error {
 			e.offset = uint32(d.uvarint(math.MaxUint32))
 			e.packed = uint32(d.uvarint(math.MaxUint32))
 			e.size = uint32(d.uvarint(math.MaxUint32))
-			e.crc = d.uint32()
+			e.sum = d.digest()
 			t.unpacked += int64(e.size)
 			end := int64(e.offset) + int64(e.packed)
 			if d.bad || e.flags&flagDeflate == 0 && e.packed != e.size || t.zipSize > 0 && end > t.zipSize {
@@ -159,8 +159,8 @@ func (d *decoder) entries(t *tree) error {
 // heads decodes the checksums of heads, after which there must be nothing.
 func (d *decoder) heads(t *tree) error {
 	n := d.uvarint(uint64(len(t.entries)))
-	// One takes at least five bytes, so damage cannot make us allocate much more than we were given.
-	if d.bad || 5*n > uint64(len(d.rest)) {
+	// One takes at least 17 bytes, so damage cannot make us allocate much more than we were given.
+	if d.bad || 17*n > uint64(len(d.rest)) {
 		return errors.New("wrong number of heads")
 	}
 	if n > 0 {
@@ -169,12 +169,12 @@ func (d *decoder) heads(t *tree) error {
 	at := uint64(math.MaxUint64) // -1
 	for range n {
 		at += d.uvarint(uint64(len(t.entries)))
-		crc := d.uint32()
+		sum := d.digest()
 		last := len(t.heads) - 1
 		if d.bad || at >= uint64(len(t.entries)) || last >= 0 && at <= uint64(t.heads[last].entry) || t.size(int(at)) <= headSize {
 			return errors.New("wrong heads")
 		}
-		t.heads = append(t.heads, head{uint32(at), crc})
+		t.heads = append(t.heads, head{uint32(at), sum})
 	}
 	if d.rest != "" {
 		return errors.New("too long")
@@ -208,18 +208,21 @@ type decoder struct {
 func (d *decoder) take(n int) string {
 	if d.bad || len(d.rest) < n {
 		d.bad = true
-		return "\x00\x00\x00\x00"[:n] // callers take at most 4
+		return zeros[:n]
 	}
 	s := d.rest[:n]
 	d.rest = d.rest[n:]
 	return s
 }
 
+// zeros are as many as anybody takes.
+var zeros = string(make([]byte, len(digest{})))
+
 func (d *decoder) byte() byte { return d.take(1)[0] }
 
-func (d *decoder) uint32() uint32 {
-	s := d.take(4)
-	return uint32(s[0])<<24 | uint32(s[1])<<16 | uint32(s[2])<<8 | uint32(s[3])
+func (d *decoder) digest() (sum digest) {
+	copy(sum[:], d.take(len(sum)))
+	return sum
 }
 
 // uvarint reads a number that must not be above limit.

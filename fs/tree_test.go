@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/flate"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -17,6 +18,9 @@ import (
 	"testing"
 
 	"golang.org/x/mod/module"
+
+	"modfs/fetch"
+	"modfs/fetch/proxytest"
 )
 
 var treeModule = module.Version{Path: "example.com/M", Version: "v1.0.0-RC1"}
@@ -62,12 +66,35 @@ func readZip(tb testing.TB, b []byte) *zip.Reader {
 
 func mustTree(tb testing.TB, m module.Version, zr *zip.Reader, toolchain bool) *tree {
 	tb.Helper()
-	t, err := newTree(m, zr, toolchain)
+	t, err := newTree(m, zr, 1<<30, digestsOf(tb, m, zr), toolchain)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	checkTree(tb, t)
 	return t
+}
+
+// digestsOf returns what the verification of a zip finds.
+func digestsOf(tb testing.TB, m module.Version, zr *zip.Reader) digests {
+	tb.Helper()
+	d := digests{make(map[string]digest), make(map[string]digest)}
+	for _, f := range zr.File {
+		r, err := f.Open()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		r.Close()
+		name := strings.TrimPrefix(f.Name, m.Path+"@"+m.Version+"/")
+		d.files[name] = digestOf(data)
+		if len(data) > headSize {
+			d.heads[name] = digestOf(data[:headSize])
+		}
+	}
+	return d
 }
 
 // checkTree verifies what every tree promises.
@@ -131,8 +158,8 @@ func contents(tb testing.TB, t *tree, raw []byte) map[string]string {
 			r = flate.NewReader(r)
 		}
 		b, err := io.ReadAll(r)
-		if err != nil || int64(len(b)) != d.size || d.size != t.size(i) || crc32.ChecksumIEEE(b) != d.crc {
-			tb.Errorf("%s: %d bytes, want %d, checksum %08x, want %08x, err %v", t.pathOf(i), len(b), d.size, crc32.ChecksumIEEE(b), d.crc, err)
+		if err != nil || int64(len(b)) != d.size || d.size != t.size(i) || digestOf(b) != d.sum {
+			tb.Errorf("%s: %d bytes, want %d, digest %x, want %x, err %v", t.pathOf(i), len(b), d.size, digestOf(b), d.sum, err)
 		}
 		name := t.pathOf(i)
 		if t.exec(i) {
@@ -227,13 +254,14 @@ func TestTreeRefuses(t *testing.T) {
 		for name := range strings.FieldsSeq(tt.files) {
 			files = append(files, name, "content")
 		}
-		_, err := newTree(treeModule, makeZip(t, treeModule, files...), false)
+		zr := makeZip(t, treeModule, files...)
+		_, err := newTree(treeModule, zr, 1<<30, digestsOf(t, treeModule, zr), false)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "example.com/M@v1.0.0-RC1: ") {
 			t.Errorf("%q: err %v, want one with %q", tt.files, err, tt.want)
 		}
 	}
 	other := readZip(t, makeRawZip(t, "example.com/M@v1.0.0/", "go.mod", "module x"))
-	if _, err := newTree(treeModule, other, false); err == nil || !strings.Contains(err.Error(), "not below") {
+	if _, err := newTree(treeModule, other, 1<<30, digests{}, false); err == nil || !strings.Contains(err.Error(), "not below") {
 		t.Errorf("zip of another version: err %v", err)
 	}
 }
@@ -281,11 +309,15 @@ func TestTreeToolchain(t *testing.T) {
 
 func TestTreeEncode(t *testing.T) {
 	long := strings.Repeat("x", headSize+1)
-	raw := makeRawZip(t, "example.com/M@v1.0.0-RC1/", append(slices.Clone(treeFiles), "large/a", long, "large/b", long)...)
-	tr := mustTree(t, treeModule, readZip(t, raw), false)
-	tr.zipSize = int64(len(raw))
-	tr.setHeads(map[string]uint32{"large/b": 1, "large/a": 2, "a": 3, "none": 4})
-	if len(tr.heads) != 2 {
+	raw := makeRawZip(t, "example.com/M@v1.0.0-RC1/", append(slices.Clone(treeFiles), "large/a", long, "large/b", long, "large/c", long)...)
+	zr := readZip(t, raw)
+	sums := digestsOf(t, treeModule, zr)
+	delete(sums.heads, "large/c") // not known
+	tr, err := newTree(treeModule, zr, int64(len(raw)), sums, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := tr.find("large/a"); len(tr.heads) != 2 || tr.heads[0] != (head{uint32(a), digestOf([]byte(long[:headSize]))}) {
 		t.Fatalf("heads: %+v", tr.heads)
 	}
 	b := tr.encode()
@@ -321,55 +353,71 @@ func seal(b []byte) []byte {
 }
 
 func TestDecodeTreeRefuses(t *testing.T) {
+	// Bytes are themselves, strings names or digests.
+	enc := func(parts ...any) []byte {
+		var b []byte
+		for _, p := range parts {
+			switch p := p.(type) {
+			case int:
+				b = append(b, byte(p))
+			case string:
+				b = append(b, p...)
+			}
+		}
+		return b
+	}
+	sum := strings.Repeat("s", len(digest{}))
+	const dir = flagDir
+	file := enc(0, 1, 0, 0, 0, sum)                                                          // stored, one byte of name, empty
+	large := func(n int) []byte { return enc(0, 1, 0, n, 0x80, 3+n&1, n, 0x80, 3+n&1, sum) } // of headSize+1 bytes, if n is 0x81
 	for name, b := range map[string][]byte{
 		"nothing":          {},
 		"no entries":       {0, 0, 0},
 		"too many":         {0, 0xff, 0xff, 0xff, 7, 0, flagDir, 0, 0},
-		"root is a file":   {0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"unreached":        {0, 2, 1, flagDir, 0, flagDir, 1, 0, 'a', 0},
-		"empty directory":  {0, 2, 1, flagDir, 1, flagDir, 1, 0, 'a', 0},
-		"own child":        {0, 2, 1, flagDir, 1, flagDir, 1, 1, 'a', 0},
-		"wrong flags":      {0, 2, 1, flagDir, 1, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 0},
-		"exec directory":   {0, 2, 1, flagDir, 1, flagDir | flagExec, 1, 0, 'a', 0},
-		"no name":          {0, 2, 0, flagDir, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"stored otherwise": {0, 2, 1, flagDir, 1, 0, 1, 0, 1, 2, 0, 0, 0, 0, 'a', 0},
-		"beyond the zip":   {9, 2, 1, flagDir, 1, 0, 1, 5, 5, 5, 0, 0, 0, 0, 'a', 0},
-		"slash":            {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '/', 0},
-		"dot":              {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '.', 0},
-		"names missing":    {0, 2, 0, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0},
-		"names too long":   {0, 2, 2, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 'b', 0},
-		"twice":            {0, 3, 2, flagDir, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 'a', 0},
-		"no heads":         {0, 2, 1, flagDir, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a'},
-		"head of nothing":  {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 3, 1, 2, 3, 4},
-		"head of the root": {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 1, 1, 2, 3, 4},
-		"head of a small":  {0, 2, 1, flagDir, 1, 0, 1, 0, 0x80, 0x80, 3, 0x80, 0x80, 3, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3, 4},
-		"head twice":       {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 2, 2, 1, 2, 3, 4, 0, 1, 2, 3, 4},
-		"half a head":      {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3},
-		"behind the heads": {0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3, 4, 0},
+		"root is a file":   enc(0, 1, 0, 0, 0, 0, 0, sum, 0),
+		"unreached":        enc(0, 2, 1, dir, 0, dir, 1, 0, "a", 0),
+		"empty directory":  enc(0, 2, 1, dir, 1, dir, 1, 0, "a", 0),
+		"own child":        enc(0, 2, 1, dir, 1, dir, 1, 1, "a", 0),
+		"wrong flags":      enc(0, 2, 1, dir, 1, 0x80, 1, 0, 0, 0, sum, "a", 0),
+		"exec directory":   enc(0, 2, 1, dir, 1, dir|flagExec, 1, 0, "a", 0),
+		"no name":          enc(0, 2, 0, dir, 1, 0, 0, 0, 0, 0, sum, 0),
+		"stored otherwise": enc(0, 2, 1, dir, 1, 0, 1, 0, 1, 2, sum, "a", 0),
+		"beyond the zip":   enc(9, 2, 1, dir, 1, 0, 1, 5, 5, 5, sum, "a", 0),
+		"slash":            enc(0, 2, 1, dir, 1, string(file), "/", 0),
+		"dot":              enc(0, 2, 1, dir, 1, string(file), ".", 0),
+		"names missing":    enc(0, 2, 0, dir, 1, string(file), 0),
+		"names too long":   enc(0, 2, 2, dir, 1, string(file), "ab", 0),
+		"twice":            enc(0, 3, 2, dir, 2, string(file), string(file), "aa", 0),
+		"half a digest":    enc(0, 2, 1, dir, 1, 0, 1, 0, 0, 0, sum[1:], "a", 0),
+		"no heads":         enc(0, 2, 1, dir, 1, string(file), "a"),
+		"head of nothing":  enc(0, 2, 1, dir, 1, string(large(0x81)), "a", 1, 3, sum),
+		"head of the root": enc(0, 2, 1, dir, 1, string(large(0x81)), "a", 1, 1, sum),
+		"head of a small":  enc(0, 2, 1, dir, 1, string(large(0x80)), "a", 1, 2, sum),
+		"head twice":       enc(0, 2, 1, dir, 1, string(large(0x81)), "a", 2, 2, sum, 0, sum),
+		"half a head":      enc(0, 2, 1, dir, 1, string(large(0x81)), "a", 1, 2, sum[1:]),
+		"behind the heads": enc(0, 2, 1, dir, 1, string(large(0x81)), "a", 1, 2, sum, 0),
 		"endless number":   {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0, flagDir, 0},
 	} {
 		if tr, err := decodeTree(seal(b)); err == nil {
 			t.Errorf("%s: decoded as %+v", name, tr)
 		}
 	}
-	if _, err := decodeTree(seal([]byte{9, 2, 1, flagDir, 1, flagDeflate, 1, 4, 5, 50, 0, 0, 0, 0, 'a', 0})); err != nil {
+	if _, err := decodeTree(seal(enc(9, 2, 1, dir, 1, flagDeflate, 1, 4, 5, 50, sum, "a", 0))); err != nil {
 		t.Errorf("a right one: %v", err)
 	}
-	tr, err := decodeTree(seal([]byte{0, 2, 1, flagDir, 1, 0, 1, 0, 0x81, 0x80, 4, 0x81, 0x80, 4, 0, 0, 0, 0, 'a', 1, 2, 1, 2, 3, 4}))
+	tr, err := decodeTree(seal(enc(0, 2, 1, dir, 1, string(large(0x81)), "a", 1, 2, sum)))
 	if err != nil {
 		t.Fatalf("one with a head: %v", err)
 	}
-	if crc, ok := tr.head(1); !ok || crc != 0x01020304 {
-		t.Errorf("head %x, %v", crc, ok)
+	if got, ok := tr.head(1); !ok || string(got[:]) != sum {
+		t.Errorf("head %x, %v", got, ok)
 	}
 }
 
 func FuzzDecodeTree(f *testing.F) {
-	tr := mustTree(f, treeModule, makeZip(f, treeModule, treeFiles...), false)
-	tr.zipSize = 1 << 20
-	b := tr.encode()
+	b := mustTree(f, treeModule, makeZip(f, treeModule, treeFiles...), false).encode()
 	f.Add(b[len(treeMagic) : len(b)-checksumSize])
-	f.Add([]byte{9, 2, 1, flagDir, 1, flagDeflate, 1, 4, 5, 50, 0, 0, 0, 0, 'a'})
+	f.Add(append(append([]byte{9, 2, 1, flagDir, 1, flagDeflate, 1, 4, 5, 50}, make([]byte, len(digest{}))...), 'a', 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := decodeTree(b); err == nil && !bytes.HasPrefix(b, []byte(treeMagic)) {
 			t.Error("decoded without a header")
@@ -392,6 +440,62 @@ func FuzzDecodeTree(f *testing.F) {
 	})
 }
 
+// FuzzNewTree makes trees of whatever zips are accepted: they must have what the zip has, all of it and nothing else.
+func FuzzNewTree(f *testing.F) {
+	prefix := treeModule.Path + "@" + treeModule.Version + "/"
+	f.Add(makeRawZip(f, prefix, treeFiles...), false)
+	for _, z := range proxytest.RawSeeds(prefix) {
+		f.Add(z.Bytes(), false)
+	}
+	for i := range 64 {
+		f.Add(bytes.Repeat([]byte{byte(i), byte(i / 4), 1, byte(i * 5)}, 12), true)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, made bool) {
+		if made {
+			raw = proxytest.RawFrom(prefix, raw).Bytes()
+		}
+		kept := keeper{allowance: &allowance{}}
+		if _, err := fetch.HashZip(t.Context(), treeModule, bytes.NewReader(raw), int64(len(raw)), 1, fetch.Watch{File: kept.add, Sum: kept.sum}); err != nil {
+			return
+		}
+		zr := readZip(t, raw)
+		tr, err := newTree(treeModule, zr, int64(len(raw)), kept.sums, false)
+		if errors.Is(err, fetch.ErrInvalid) && slices.ContainsFunc(zr.File, func(f *zip.File) bool { return len(f.Name) > maxName }) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkTree(t, tr)
+		want := map[string]string{}
+		for _, file := range zr.File {
+			if strings.HasSuffix(file.Name, "/") {
+				continue
+			}
+			r, err := file.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[strings.TrimPrefix(file.Name, prefix)] = string(data)
+		}
+		if got := contents(t, tr, raw); !maps.Equal(got, want) {
+			t.Errorf("files %q, want %q", got, want)
+		}
+		for name := range want {
+			if i, ok := tr.find(name); !ok || tr.pathOf(i) != name {
+				t.Errorf("find(%q) = %d, %v", name, i, ok)
+			}
+		}
+		if again, err := decodeTree(tr.encode()); err != nil || !reflect.DeepEqual(again, tr) {
+			t.Errorf("not the same after encoding: %v", err)
+		}
+	})
+}
+
 // largeZip is like that of a large module: n files, 30 to a directory.
 func largeZip(tb testing.TB, n int) *zip.Reader {
 	files := make([]string, 0, 2*n)
@@ -406,8 +510,9 @@ func BenchmarkNewTree(b *testing.B) {
 		zr := largeZip(b, n)
 		b.Run(fmt.Sprintf("files=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
+			sums := digestsOf(b, treeModule, zr)
 			for b.Loop() {
-				if _, err := newTree(treeModule, zr, false); err != nil {
+				if _, err := newTree(treeModule, zr, 1<<30, sums, false); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -30,6 +31,9 @@ type Module struct {
 	Mod string
 	// Files are the zip's entries: slash-separated name below Path@Version/ to content.
 	Files map[string]string
+	// Zip is the zip as it is served, whatever Files says; nil means one of Files. See RawZip. The database has no record of a
+	// module whose zip is no zip.
+	Zip []byte
 }
 
 // String returns path@version.
@@ -112,6 +116,9 @@ func (m Module) escaped() (path, version string, err error) {
 
 // zip packs the files, sorted, deflated and with a fixed time.
 func (m Module) zip() ([]byte, error) {
+	if m.Zip != nil {
+		return m.Zip, nil
+	}
 	var buf bytes.Buffer
 	z := zip.NewWriter(&buf)
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
@@ -134,6 +141,7 @@ func (m Module) zip() ([]byte, error) {
 func (m Module) tampered() Module {
 	m.Files = maps.Clone(m.Files)
 	m.Mod += "\n// tampered\n"
+	m.Zip = nil
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 		if name != "go.mod" || len(m.Files) == 1 {
 			m.Files[name] += "\n// tampered\n"
@@ -145,6 +153,9 @@ func (m Module) tampered() Module {
 
 // zipHash is the h1 hash of the zip. It is computed from the files, which spares compressing large ones.
 func (m Module) zipHash() (string, error) {
+	if m.Zip != nil {
+		return rawHash(m.Zip)
+	}
 	prefix := m.String() + "/"
 	var names []string
 	for name := range m.Files {
@@ -153,6 +164,21 @@ func (m Module) zipHash() (string, error) {
 	return dirhash.Hash1(names, func(name string) (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(m.Files[strings.TrimPrefix(name, prefix)])), nil
 	})
+}
+
+// rawHash is dirhash.HashZip for a zip in memory.
+func rawHash(data []byte) (string, error) {
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	files := make(map[string]*zip.File)
+	for _, f := range z.File {
+		names = append(names, f.Name)
+		files[f.Name] = f
+	}
+	return dirhash.Hash1(names, func(name string) (io.ReadCloser, error) { return files[name].Open() })
 }
 
 // modHash is the h1 hash go.sum has for path version/go.mod.
@@ -166,7 +192,7 @@ func (m Module) modHash() (string, error) {
 func (m Module) sumLines() ([]byte, error) {
 	zh, err := m.zipHash()
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "hash", Path: m.String(), Err: fs.ErrNotExist} // see Server.sumLines
 	}
 	mh, err := m.modHash()
 	if err != nil {
