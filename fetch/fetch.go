@@ -40,6 +40,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,7 +103,8 @@ type Client struct {
 	proxies []*upstream
 	noProxy string // the patterns in force
 	noSum   string
-	db      *database // nil with GOSUMDB=off
+	db      *database         // nil with GOSUMDB=off
+	secrets *strings.Replacer // of the settings; hides them
 	http    *http.Client
 	idle    interface{ CloseIdleConnections() } // our own transport, else nil
 	ctx     context.Context                     // the client's life
@@ -144,6 +146,7 @@ func New(cfg Config) (*Client, error) {
 	if c.db, err = newDatabase(c, cfg.SumDB); err != nil {
 		return nil, err
 	}
+	c.learnSecrets()
 	c.http = &http.Client{Transport: cfg.Transport, CheckRedirect: c.checkRedirect}
 	if cfg.Transport == nil {
 		t := newTransport()
@@ -347,7 +350,7 @@ func callFor[T any](c *Client, ctx context.Context, limit time.Duration, m modul
 		if _, ok := errors.AsType[*MismatchError](err); ok {
 			return none, err
 		}
-		return none, fmt.Errorf("%s: %s: %w", subject, what, err)
+		return none, c.redact(fmt.Errorf("%s: %s: %w", subject, what, err)) // an answer may be quoted in it
 	}
 	if err := checkModule(m); err != nil {
 		return fail(err)

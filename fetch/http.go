@@ -165,7 +165,10 @@ type query struct {
 // exchange sends one request and calls use with the answer, if it is 200 or 206. Reading its body fails with ErrTimeout
 // when it comes too slowly.
 func (c *Client) exchange(ctx context.Context, method string, q query, header http.Header, use func(*http.Response) error) (err error) {
-	defer func() { q.u.note(err) }()
+	defer func() {
+		err = c.redact(err)
+		q.u.note(err)
+	}()
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
 	defer cancel(nil)
 	// The timer runs while we wait for the network, and not while dst takes its time.

@@ -72,7 +72,7 @@ func goEnv(ctx context.Context, given map[string]string) (map[string]string, err
 	out, err := cmd.Output()
 	if err != nil {
 		if e, ok := errors.AsType[*exec.ExitError](err); ok && len(e.Stderr) > 0 {
-			return nil, fmt.Errorf("go env: %v: %s", err, printable(string(e.Stderr)))
+			return nil, fmt.Errorf("go env: %v: %s", err, redactText(printable(string(e.Stderr))))
 		}
 		return nil, fmt.Errorf("go env: %w", err)
 	}

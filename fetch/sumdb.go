@@ -66,13 +66,13 @@ func newDatabase(c *Client, setting string) (*database, error) {
 	}
 	verifier, err := note.NewVerifier(d.key)
 	if err != nil {
-		return nil, fmt.Errorf("invalid GOSUMDB: no key is known for %q: write it as NAME+HASH+KEY (%v)", words[0], err)
+		return nil, fmt.Errorf("invalid GOSUMDB: no key is known for %q: write it as NAME+HASH+KEY (%v)", redactText(words[0]), err)
 	}
 	d.name, d.verifiers = verifier.Name(), note.VerifierList(verifier)
 	base, err := url.Parse("https://" + d.name)
 	if err != nil || base.Host == "" || strings.HasSuffix(d.name, "/") || path.Clean("/"+d.name) != "/"+d.name ||
 		*base != (url.URL{Scheme: "https", Host: base.Host, Path: base.Path}) {
-		return nil, fmt.Errorf("invalid GOSUMDB: the name %q is not HOST or HOST/PATH", d.name)
+		return nil, fmt.Errorf("invalid GOSUMDB: the name %q is not HOST or HOST/PATH", redactText(d.name))
 	}
 	if d.explicit {
 		base, err = url.Parse(words[1])
@@ -151,6 +151,10 @@ func (d *database) ask(modPath, version string) ([]string, error) {
 	lines, err := s.client.Lookup(modPath, version)
 	if err == nil {
 		s.keep()
+		// A sumdb.Client remembers all that it ever read. What it verified is in the store, so a new one costs little.
+		if s.lookups.Add(1) >= maxLookups {
+			d.drop(s)
+		}
 		return lines, nil
 	}
 	d.drop(s)

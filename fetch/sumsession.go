@@ -7,16 +7,22 @@ import (
 	iofs "io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/mod/sumdb"
 	"golang.org/x/mod/sumdb/note"
 )
+
+// maxLookups is how many lookups share a session, which remembers some 20 KiB of each: records, and tiles of 8 KiB.
+const maxLookups = 1000
 
 // session is a sumdb.Client, and the world for it.
 type session struct {
 	d        *database
 	client   *sumdb.Client
 	distrust bool // do not read stored files
+
+	lookups atomic.Int64 // that succeeded
 
 	mu       sync.Mutex
 	failures []error           // of ReadRemote: what Lookup returns has only their texts

@@ -212,10 +212,11 @@ func TestAnswers(t *testing.T) {
 	if _, again, _ := a.get("q", ask); n != 2 || !again.Equal(since) {
 		t.Errorf("asked %d times, since %v, want 2, %v: an error is not remembered, an answer is", n, again, since)
 	}
-	for i := range 2 * maxAnswers {
-		a.get(fmt.Sprint(i), ask)
-		if len(a.by) > maxAnswers {
-			t.Fatalf("%d answers are remembered", len(a.by))
+	large := make([]byte, answersMemory/10)
+	for i := range 100 {
+		a.get(fmt.Sprint(i), func() ([]byte, error) { return large, nil })
+		if n := a.by.bytes(); n > answersMemory {
+			t.Fatalf("%d bytes of answers are remembered", n)
 		}
 	}
 }

@@ -31,9 +31,20 @@ import (
 const maxInfo = 1 << 20
 
 // evictable says which files of the store may be dropped: zips and what was inflated from them. The rest is small, and
-// is what keeps a version known when its zip is gone.
+// is what keeps a version known when its zip is gone; minor says which of it may be dropped where there is too much of it.
 func evictable(key string) bool {
 	return strings.HasSuffix(key, ".zip") || strings.HasPrefix(key, "spool/")
+}
+
+// minor says which files may go once such files take a quarter of the store: all that can be had again. Whoever reads the mount
+// can have some stored for each version there is. The tree head of a checksum database is what a lie would be found out by.
+func minor(key string) bool {
+	db, ok := strings.CutPrefix(key, "sumdb/")
+	if !ok {
+		return true
+	}
+	_, file := cutSumDB(db)
+	return file != "latest"
 }
 
 // evicted is called by the store after it dropped a file.

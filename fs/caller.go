@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,8 +36,12 @@ type callers struct {
 	by map[uint32]*caller
 }
 
-// maxCallers bounds how many are remembered; then all are looked at anew.
-const maxCallers = 1024
+// maxCallers bounds how many are remembered; then all are looked at anew. With more than fewCallers, those go that are to be
+// looked at anew anyway.
+const (
+	maxCallers = 1024
+	fewCallers = 32
+)
 
 // callerOf returns what is known of the process with a number. That is nothing for one of another PID namespace, whose number
 // is 0, and for those that the daemon may not look at.
@@ -54,6 +59,10 @@ func (f *FS) callerOf(pid uint32) *caller {
 	defer f.callers.mu.Unlock()
 	if f.callers.by == nil || len(f.callers.by) >= maxCallers {
 		f.callers.by = make(map[uint32]*caller)
+	}
+	if len(f.callers.by) >= fewCallers {
+		// What a process lists may be large. It is not kept for longer than it is good for.
+		maps.DeleteFunc(f.callers.by, func(_ uint32, c *caller) bool { return now.Sub(c.read) >= callerTimeout })
 	}
 	f.callers.by[pid] = c
 	return c

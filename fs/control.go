@@ -26,6 +26,7 @@ type Status struct {
 	Modules    int              `json:"modules"` // versions that clients asked for
 	Nodes      int              `json:"nodes"`   // path nodes that the kernel knows
 	Memory     MemoryStatus     `json:"memory"`
+	Process    ProcessStatus    `json:"process"`
 	Overlay    *OverlayStatus   `json:"overlay,omitempty"`
 	Errors     uint64           `json:"errors"` // since the mount; .modfs/errors has the last ones
 	Counters   map[string]int64 `json:"counters"`
@@ -48,6 +49,27 @@ type MemoryStatus struct {
 	Heap    uint64 `json:"heap_bytes"`
 	Content int64  `json:"content_bytes"` // inflated files
 	Trees   int64  `json:"trees_bytes"`
+	System  uint64 `json:"system_bytes"` // all that the Go runtime has from the system
+}
+
+// ProcessStatus says what the daemon has open and running. Neither grows with time.
+type ProcessStatus struct {
+	Goroutines      int `json:"goroutines"`
+	FileDescriptors int `json:"file_descriptors"` // -1: not known
+}
+
+// fileDescriptors counts the descriptors that this process has open, -1 if that cannot be told.
+func fileDescriptors() int {
+	dir, err := os.Open("/dev/fd")
+	if err != nil {
+		return -1
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return -1
+	}
+	return len(names) - 1 // that of dir
 }
 
 // Status returns the state of the file system.
@@ -70,9 +92,11 @@ func (f *FS) Status() *Status {
 		Upstreams:  f.client.Upstreams(),
 		Modules:    f.modules.len(),
 		Nodes:      f.nodes.len(),
-		Memory:     MemoryStatus{Heap: mem.HeapAlloc, Content: f.content.bytes(), Trees: f.trees.bytes()},
-		Errors:     f.errors.count(),
-		Counters:   f.stats.snapshot(),
+		Memory: MemoryStatus{Heap: mem.HeapAlloc, Content: f.content.bytes(), Trees: f.trees.bytes(),
+			System: mem.Sys - mem.HeapReleased},
+		Process:  ProcessStatus{Goroutines: runtime.NumGoroutine(), FileDescriptors: fileDescriptors()},
+		Errors:   f.errors.count(),
+		Counters: f.stats.snapshot(),
 	}
 }
 
@@ -95,6 +119,15 @@ func ReadStatus(mountpoint string) (*Status, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// controlMode is the mode of a file in .modfs. Whoever has a build that failed must be able to read why. The state of the daemon, in
+// which are its upstreams and where its store is, is for the user whose daemon it is.
+func controlMode(name string) uint32 {
+	if name == "status.json" {
+		return 0o400
+	}
+	return fileMode
 }
 
 // lookupControl looks up what is in .modfs. Each lookup of a file makes its content, which stays with the node that this

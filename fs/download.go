@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -245,20 +244,17 @@ func sumdbIsDir(rest string) bool {
 }
 
 // answers remembers for a short time what upstream said about things that change.
-type answers struct {
-	mu sync.Mutex
-	by map[string]answer
-}
+type answers struct{ by *budget[string, answer] }
 
 type answer struct {
 	data []byte
 	at   time.Time
 }
 
-func newAnswers() *answers { return &answers{by: make(map[string]answer)} }
+// answersMemory bounds what is remembered, in bytes. A list of versions has a few hundred.
+const answersMemory = 8 << 20
 
-// maxAnswers bounds how many answers are remembered; then the old ones go, all at once.
-const maxAnswers = 4096
+func newAnswers() *answers { return &answers{newBudget[string, answer](answersMemory)} }
 
 // question is the one whose answer is the list or @latest at a path.
 func question(pp Path) string {
@@ -271,10 +267,7 @@ func question(pp Path) string {
 // get returns the answer to a question and since when it has been this one, from ask if none is remembered.
 func (a *answers) get(question string, ask func() ([]byte, error)) ([]byte, time.Time, error) {
 	now := time.Now()
-	a.mu.Lock()
-	old, ok := a.by[question]
-	a.mu.Unlock()
-	if ok && now.Sub(old.at) < answerTimeout {
+	if old, ok := a.by.get(question); ok && now.Sub(old.at) < answerTimeout {
 		return old.data, old.at, nil
 	}
 	data, err := ask()
@@ -288,10 +281,6 @@ func (a *answers) get(question string, ask func() ([]byte, error)) ([]byte, time
 
 // keep remembers an answer.
 func (a *answers) keep(question string, data []byte, at time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.by) >= maxAnswers {
-		clear(a.by)
-	}
-	a.by[strings.Clone(question)] = answer{notNil(data), at}
+	data = notNil(data)
+	a.by.add(strings.Clone(question), answer{data, at}, int64(len(question)+cap(data)))
 }

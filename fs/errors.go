@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,18 @@ type errorLog struct {
 	mu    sync.Mutex
 	last  []Event // oldest first
 	total uint64
+}
+
+// maxCause bounds the text of an error, in bytes: what an upstream said may be in it.
+const maxCause = 4 << 10
+
+// cause is the text of an error in .modfs/errors and the log. Where our own files are on disk is nobody's business.
+func (f *FS) cause(err error) string {
+	s := strings.ReplaceAll(err.Error(), f.store.Dir()+"/", "")
+	if len(s) > maxCause {
+		s = strings.ToValidUTF8(s[:maxCause], "") + "…"
+	}
+	return s
 }
 
 // add appends e, or counts it with the error before it if it is the same one: a build in which hundreds of files of one
@@ -105,13 +118,13 @@ func (f *FS) fail(op string, m module.Version, err error) fuse.Status {
 	if insecure(err) {
 		f.stats.insecure.Add(1)
 	}
-	e := Event{Time: time.Now(), Module: m.Path, Version: m.Version, Op: op, Cause: err.Error(), Errno: unix.ErrnoName(no)}
+	e := Event{Time: time.Now(), Module: m.Path, Version: m.Version, Op: op, Cause: f.cause(err), Errno: unix.ErrnoName(no)}
 	if f.errors.add(e) {
 		log := f.log.Warn
 		if no == syscall.EBADMSG {
 			log = f.log.Error
 		}
-		log("request failed", "op", op, "module", m.Path, "version", m.Version, "errno", e.Errno, "err", err)
+		log("request failed", "op", op, "module", m.Path, "version", m.Version, "errno", e.Errno, "err", e.Cause)
 		if f.opts.OnError != nil {
 			f.opts.OnError(e)
 		}

@@ -125,6 +125,7 @@ type FS struct {
 	turns    turns // of verification
 	callers  callers
 
+	trimming    atomic.Bool // the kernel is being asked to forget nodes
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
 	goSums      *budget[fileID, sums]
 
@@ -267,6 +268,15 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 // at most a hundredth of it.
 const reservedSize = 1 << 20
 
+// setAside returns how much of a limit of size bytes that is. Of the pins there may be many by now, and they will be more.
+func setAside(dir string, size int64) int64 {
+	n := min(reservedSize, size/100)
+	if fi, err := os.Stat(filepath.Join(dir, pinsFile)); err == nil {
+		n = max(n, min(2*fi.Size(), size/10))
+	}
+	return n
+}
+
 // openStore opens the store with the parts of its configuration that are ours to decide.
 func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	if c.Dir == "" {
@@ -277,9 +287,9 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 		return nil, err
 	}
 	c.Dir = dir
-	c.Evictable = evictable
+	c.Evictable, c.Minor = evictable, minor
 	c.OnEvict = f.evicted
-	c.MaxSize -= min(reservedSize, c.MaxSize/100)
+	c.MaxSize -= setAside(dir, c.MaxSize)
 	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
 	if c.Holder == "" {
 		c.Holder = f.mountpoint

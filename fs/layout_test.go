@@ -61,7 +61,7 @@ var layout = []struct {
 	{"cache/download/example.com/a/@v/v1.info", 0, nil},
 	{"cache/download/example.com/a/@v/master.info", 0, nil},
 	{".modfs", os.ModeDir | 0o555, nil},
-	{".modfs/status.json", 0o444, nil},
+	{".modfs/status.json", 0o400, nil},
 	{".modfs/errors", 0o444, nil},
 	{".modfs/other", 0, nil},
 

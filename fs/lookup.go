@@ -39,6 +39,7 @@ func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, 
 	}
 	ctx, done := f.request(cancel, header.Pid)
 	defer done()
+	defer f.nodes.lookingIn(header.NodeId)()
 	for {
 		parent := f.nodes.get(header.NodeId)
 		if parent == nil {
@@ -226,7 +227,8 @@ func missing(out *fuse.EntryOut, d time.Duration) fuse.Status {
 // Forget implements fuse.RawFileSystem.
 func (f *FS) Forget(id, lookups uint64) {
 	f.stats.forgets.Add(1)
-	if _, _, ok := moduleEntry(id); ok {
+	if slot, _, ok := moduleEntry(id); ok {
+		f.modules.forget(slot, lookups)
 		return
 	}
 	if n := f.nodes.forget(id, lookups); n != nil && n.over != nil {
@@ -272,6 +274,7 @@ func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 
 // moduleEntryOut fills in the answer for entry i of a module. ix may be nil for M@V itself.
 func (f *FS) moduleEntryOut(out *fuse.EntryOut, md *mod, ix *indexed, i int, entry time.Duration) {
+	f.modules.told(md)
 	out.NodeId = moduleNode(md.slot, i)
 	out.Generation = 1
 	out.SetEntryTimeout(entry)
@@ -306,6 +309,7 @@ func (f *FS) entryOut(out *fuse.EntryOut, n *node, entry time.Duration) {
 	out.Generation = 1
 	out.SetEntryTimeout(entry)
 	out.SetAttrTimeout(f.pathAttr(&out.Attr, n))
+	f.trim()
 }
 
 // pathAttr fills in the attributes of a path node and returns for how long they hold.
@@ -321,7 +325,11 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 		return dirTimeout(time.Since(changed))
 	case n.data != nil:
 		a.Ino = n.id | pathInoBit // each content is a file of its own
-		f.fileAttr(a, n.size, f.downloadMode(n), n.born)
+		mode := f.downloadMode(n)
+		if n.Kind == KindControl {
+			mode = controlMode(n.Rest)
+		}
+		f.fileAttr(a, n.size, mode, n.born)
 		return forever
 	}
 	f.fileAttr(a, n.size, f.downloadMode(n), f.modTime(n.Mod))

@@ -2,13 +2,13 @@ package fs
 
 import (
 	"hash/fnv"
+	"math"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/mod/module"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // Node IDs come in two kinds.
@@ -62,6 +62,7 @@ type node struct {
 	over *overFile // not nil: what is there is the overlay's
 
 	lookups *uint64 // what the kernel knows of; guarded by nodes.mu
+	memory  int64   // what nodes.bytes has for it
 }
 
 func (n *node) isDir() bool {
@@ -95,11 +96,16 @@ func (k Kind) isDir() bool {
 
 // nodes is the table of path nodes.
 type nodes struct {
+	max int64 // bytes of nodes, above which the kernel is asked to forget some; see trim.go
+
 	mu     sync.Mutex
 	byID   map[uint64]*node
 	byPath map[string]uint64 // the ID of the newest at each path
 	byIno  map[uint64]uint64 // IDs of the overlay's files by inode: two hard links are one node
 	next   uint64
+	bytes  int64                            // about what they take
+	recent *simplelru.LRU[uint64, struct{}] // in order of use: those that the kernel was not yet asked to forget
+	busy   map[uint64]int                   // directories in which the kernel is looking something up
 }
 
 // init makes the root, which stands for the path top.
@@ -108,14 +114,19 @@ func (t *nodes) init(top string) {
 	t.byID = map[uint64]*node{rootID: root}
 	t.byPath = map[string]uint64{top: rootID}
 	t.byIno = make(map[uint64]uint64)
+	t.busy = make(map[uint64]int)
+	t.recent, _ = simplelru.NewLRU[uint64, struct{}](math.MaxInt, nil) // fails only for sizes < 1
 	t.next = rootID + 1
+	t.max = nodeMemory
 }
 
 // get returns the node with an ID, nil if the kernel never heard of it or forgot it.
 func (t *nodes) get(id uint64) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.byID[id]
+	n := t.byID[id]
+	t.use(n)
+	return n
 }
 
 // lookup returns the node that stands for want, and counts a lookup of it. A file whose content or size is not what it was
@@ -135,6 +146,8 @@ func (t *nodes) lookup(want node) *node {
 		n.lookups = new(uint64)
 		t.next++
 		t.byID[n.id] = n
+		n.memory = nodeOverhead + int64(len(n.path)+len(n.data))
+		t.bytes += n.memory
 		if n.over != nil && !n.over.dir {
 			t.byIno[n.over.ino] = n.id
 		}
@@ -145,6 +158,7 @@ func (t *nodes) lookup(want node) *node {
 		n = t.renamed(n)
 	}
 	*n.lookups++
+	t.use(n)
 	return n
 }
 
@@ -317,6 +331,8 @@ func (t *nodes) forget(id, count uint64) *node {
 		return nil
 	}
 	delete(t.byID, id)
+	t.recent.Remove(id)
+	t.bytes -= n.memory
 	if t.byPath[n.path] == id {
 		delete(t.byPath, n.path)
 	}
@@ -337,82 +353,4 @@ func (t *nodes) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.byID)
-}
-
-// mod is a module version that a client asked for and that exists.
-type mod struct {
-	module.Version
-	slot uint64
-
-	// zipKey is where its archive is in the store.
-	zipKey string
-
-	// mu makes repairs of the archive happen one at a time. generation counts them: who found damage in an older
-	// generation has only to try again. zipSize is what a client was told that the archive's size is; 0: nothing yet.
-	mu         sync.Mutex
-	generation int
-	zipSize    int64
-
-	// What clients of a read-write mount removed, and the permissions of directories that they changed, by entry.
-	// Guarded by mu.
-	removed map[int]bool
-	modes   map[int]uint32
-
-	// When the archive turned out not to be what it must be; see resolve.go. Guarded by mu.
-	refused time.Time
-
-	// Whether a client is hashing the archive, and when one was last told of V.ziphash; see resolve.go. Guarded by mu.
-	hashing   bool
-	hashShown time.Time
-}
-
-// modules gives each module version its slot, for the life of the mount.
-type modules struct {
-	mu     sync.Mutex
-	bySlot []*mod // slot 0 is not used: the zero node ID must mean nothing
-	slots  map[module.Version]*mod
-}
-
-func (t *modules) init() {
-	t.bySlot = []*mod{nil}
-	t.slots = make(map[module.Version]*mod)
-}
-
-// intern returns m's slot, a new one if it has none.
-func (t *modules) intern(m module.Version) *mod {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	md := t.slots[m]
-	if md == nil {
-		// The strings outlive the request buffer and the longer path that they were cut from.
-		m = module.Version{Path: strings.Clone(m.Path), Version: strings.Clone(m.Version)}
-		md = &mod{Version: m, slot: uint64(len(t.bySlot)), zipKey: zipKey(m)}
-		t.bySlot = append(t.bySlot, md)
-		t.slots[m] = md
-	}
-	return md
-}
-
-// retire takes m's slot away: what has it open goes on with that, and the next to ask for m gets another. The kernel marks
-// a removed directory as dead, whatever is made of its number.
-func (t *modules) retire(m module.Version) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.slots, m)
-}
-
-// get returns the module of a slot, nil if there is no such slot.
-func (t *modules) get(slot uint64) *mod {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if slot >= uint64(len(t.bySlot)) {
-		return nil
-	}
-	return t.bySlot[slot]
-}
-
-func (t *modules) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.slots)
 }

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/mod/module"
 )
 
@@ -20,28 +21,34 @@ import (
 // removals are the paths of the lazy tree that clients removed.
 type removals struct {
 	mu    sync.Mutex
-	paths map[string]bool
+	paths *simplelru.LRU[string, struct{}]
 }
+
+// maxRemovals bounds how many there are, some 20 MB of them. Who removes more finds the first ones back, as far as a go command
+// with a go.sum asks for them.
+const maxRemovals = 1 << 17
 
 func (r *removals) add(p string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.paths == nil {
-		r.paths = make(map[string]bool)
+		r.paths, _ = simplelru.NewLRU[string, struct{}](maxRemovals, nil) // fails only for sizes < 1
 	}
-	r.paths[strings.Clone(p)] = true
+	r.paths.Add(strings.Clone(p), struct{}{})
 }
 
 func (r *removals) remove(p string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.paths, p)
+	if r.paths != nil {
+		r.paths.Remove(p)
+	}
 }
 
 func (r *removals) has(p string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.paths[p]
+	return r.paths != nil && r.paths.Contains(p)
 }
 
 // removed is called after the overlay lost p, or a client removed it from the lazy tree, which must not show it again.
@@ -88,10 +95,11 @@ func (f *FS) back(p string) {
 
 // evictModule drops what the store has of a module's content.
 func (f *FS) evictModule(m module.Version) {
-	md := f.modules.intern(m)
-	f.zips.drop(md.zipKey)
-	f.trees.remove(md.slot)
-	f.evict(md.zipKey)
+	if md := f.modules.find(m); md != nil {
+		f.trees.remove(md.slot)
+	}
+	f.zips.drop(zipKey(m))
+	f.evict(zipKey(m))
 	f.evict(indexKey(m))
 	spool := path.Dir(spoolKey(m, 0))
 	for _, name := range f.readStore(spool) {
@@ -123,6 +131,12 @@ func (f *FS) removeLazyFile(pl place) fuse.Status {
 // removeLazyDir removes a directory that only the lazy tree has.
 func (f *FS) removeLazyDir(pl place) fuse.Status {
 	if !f.lazily(pl.path, pl.Path) {
+		if md := f.modules.find(pl.Mod); pl.Kind == KindModule && md != nil && md.touched() {
+			// Hidden while another client makes something of it. To who removes it, it has gone, with all that was removed of it
+			// before; and what then comes back must be whole.
+			f.modules.retire(pl.Mod)
+			f.forgetName(pl.path)
+		}
 		return fuse.ENOENT
 	}
 	if !pl.Kind.isDir() {
@@ -131,7 +145,8 @@ func (f *FS) removeLazyDir(pl place) fuse.Status {
 	if pl.Kind == KindModule {
 		// Nothing is fetched to find out whether it is empty: of what was never listed, nothing was removed.
 		md := f.modules.intern(pl.Mod)
-		if _, err := f.store.Stat(indexKey(pl.Mod)); err != nil || !md.touched() {
+		_, err := f.store.Stat(indexKey(pl.Mod))
+		if _, ok := f.trees.get(md.slot); !ok && err != nil || !md.touched() {
 			return fuse.Status(syscall.ENOTEMPTY)
 		}
 		ix, err := f.load(f.ctx, md)

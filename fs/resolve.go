@@ -62,7 +62,7 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 	if f.overlay == nil || !f.opts.ResolveClient {
 		return f.exists(ctx, m)
 	}
-	md := f.modules.intern(m)
+	md := f.modules.find(m) // which may be none: what does not exist is not worth remembering
 	if md.isRefused() {
 		return fmt.Errorf("%s: its archive cannot be had: %w", m, errNotOffered)
 	}
@@ -126,13 +126,13 @@ func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) er
 	if f.overlay == nil || !f.opts.ResolveClient {
 		return f.offered(ctx, m, caller)
 	}
-	md, lock := f.modules.intern(m), "/"+storeKey(ownPath(m, "lock"))
-	if f.hashed(md) && f.opened(m) && process(caller).hasOpen(lock) {
+	lock := "/" + storeKey(ownPath(m, "lock"))
+	if f.hashed(f.modules.find(m)) && f.opened(m) && process(caller).hasOpen(lock) {
 		return nil
 	}
 	err := f.offered(ctx, m, caller)
 	if err == nil && f.opened(m) {
-		if !f.show(md) {
+		if !f.show(f.modules.intern(m)) {
 			return fmt.Errorf("%s: zip: a client is checking it: %w", m, errNotOffered)
 		}
 		return nil
@@ -140,7 +140,11 @@ func (f *FS) offeredZip(ctx context.Context, m module.Version, caller uint32) er
 	if err != nil && !errors.Is(err, errNotAsked) {
 		return err
 	}
-	if !process(caller).hasOpen(lock) || err != nil && !f.callerOf(caller).same || !md.beginHash() {
+	if !process(caller).hasOpen(lock) || err != nil && !f.callerOf(caller).same {
+		return fmt.Errorf("%s: zip: %w", m, errNotAsked)
+	}
+	md := f.modules.intern(m)
+	if !md.beginHash() {
 		return fmt.Errorf("%s: zip: %w", m, errNotAsked)
 	}
 	// It is going to read it all. What is wrong with it, it had better find out for itself.
@@ -163,7 +167,11 @@ func (md *mod) refuse() {
 	md.refused = time.Now()
 }
 
+// isRefused is false for nil, of which nobody knows anything. So is hashed.
 func (md *mod) isRefused() bool {
+	if md == nil {
+		return false
+	}
 	md.mu.Lock()
 	defer md.mu.Unlock()
 	return time.Since(md.refused) < refusedTimeout
@@ -205,6 +213,9 @@ func (f *FS) show(md *mod) bool {
 
 // hashed reports whether a client is hashing the archive of a module: until it has stored V.ziphash.
 func (f *FS) hashed(md *mod) bool {
+	if md == nil {
+		return false
+	}
 	md.mu.Lock()
 	defer md.mu.Unlock()
 	if md.hashing && f.hasHash(inMod(zipHashKey(md.Version))) {
@@ -356,7 +367,7 @@ func (f *FS) showsModule(m module.Version) bool {
 	if !f.opts.ResolveClient || m.Path == toolchainPath {
 		return f.known(m)
 	}
-	if md := f.modules.intern(m); md.isRefused() || f.hashed(md) {
+	if md := f.modules.find(m); md.isRefused() || f.hashed(md) {
 		return false
 	}
 	stored, err := f.clientMod(m)

@@ -32,6 +32,13 @@ func (s *Store) takeUnused(want int64, since time.Time) (v victims) {
 		v.quarantined = append(v.quarantined, e)
 		want -= e.disk
 	}
+	if since.IsZero() {
+		minor := s.takeMinor(want, s.maxMinor())
+		v.files = minor.files
+		for _, e := range minor.files {
+			want -= e.disk
+		}
+	}
 	for want > 0 {
 		_, e, ok := s.lru.GetOldest()
 		if !ok || !since.IsZero() && !e.used.Before(since) {
@@ -176,6 +183,9 @@ func (s *Store) Evict(target int64) (freed int64) {
 func (s *Store) relieve(n int64) (freed int64) {
 	s.mu.Lock()
 	v := s.take(max(n, s.evictable/20, 16*block))
+	if !v.any() {
+		v = s.takeMinor(n, 0)
+	}
 	s.mu.Unlock()
 	return s.drop(v)
 }

@@ -33,6 +33,8 @@ type ledger struct {
 	evictable int64 // of live: what is in lru
 	evicting  int64 // of live: on its way out
 
+	minorBytes int64 // of live: what is in minor
+
 	holders int // who has, or is about to have, bytes in temps
 	waiting int // of holders: who waits for space
 
@@ -154,10 +156,18 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 			}
 		}
 		// Looked at again after each wait: what there was to hope for may be gone.
-		if !fits && s.hopeless(n, own, p) {
+		short := int64(0)
+		if !fits {
+			short = s.short(n, own, p)
+		}
+		if short > s.minorBytes {
 			return s.full(n, p) // and nothing was evicted in vain
 		}
-		if v := s.takeUnused(evict, since); v.any() {
+		v := s.takeUnused(evict, since)
+		if !v.any() && since.IsZero() {
+			v = s.takeMinor(short, 0)
+		}
+		if v.any() {
 			s.mu.Unlock()
 			freed := s.drop(v)
 			s.mu.Lock()
@@ -184,14 +194,17 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 // spareRoom is what reserve keeps for names, in bytes: a new path may take some directories of a block each.
 const spareRoom = 16 * block
 
-// hopeless reports whether n bytes would not fit even if all that can go went.
-func (s *Store) hopeless(n, own int64, p partition) bool {
+// short returns by how much n bytes would not fit if all went that can go but minor files; 0 or less: they would fit.
+func (s *Store) short(n, own int64, p partition) int64 {
 	going := s.evictable + s.evicting + s.quarantined + s.unlinked + s.temps - own
-	if s.max > 0 && s.used()-going+n > s.max {
-		return true
+	short := int64(0)
+	if s.max > 0 {
+		short = s.used() - going + n - s.max
 	}
-	floor := s.floor(p)
-	return floor > 0 && p.free-s.pending.Load()+going-n < floor
+	if floor := s.floor(p); floor > 0 {
+		short = max(short, floor-(p.free-s.pending.Load()+going-n))
+	}
+	return short
 }
 
 // full returns the ErrNoSpace that says why n bytes do not fit.

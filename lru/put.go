@@ -64,6 +64,7 @@ func (s *Store) commit(t *Temp, key string, sync bool) error {
 	}
 	now := s.cfg.Now()
 	e := &entry{key: key, size: t.Size(), disk: t.charged, evictable: s.mayEvict(key), used: now, stamped: now, refs: 1}
+	e.minor = s.isMinor(key, e.evictable)
 	// Each time anew, so that the key is not busy while room is made.
 	if err := s.retry(block, func() error { return s.rename(t, e) }); err != nil {
 		s.exit(key)

@@ -20,6 +20,7 @@ type entry struct {
 	size      int64 // of the content
 	disk      int64 // what the ledger has for it
 	evictable bool  // Config.Evictable
+	minor     bool  // Config.Minor
 	used      time.Time
 	stamped   time.Time // used, as the file's mtime has it
 	refs      int       // descriptors that are open, or about to be
@@ -45,12 +46,19 @@ func (s *Store) enlist(e *entry) {
 		s.lru.Add(e.key, e)
 		s.evictable += e.disk
 	}
+	if e.minor && !pinned && !busy && !s.minor.Contains(e.key) {
+		s.minor.Add(e.key, e)
+		s.minorBytes += e.disk
+	}
 }
 
 // delist makes e one that may not be evicted. s.mu is held.
 func (s *Store) delist(e *entry) {
 	if s.lru.Remove(e.key) {
 		s.evictable -= e.disk
+	}
+	if s.minor.Remove(e.key) {
+		s.minorBytes -= e.disk
 	}
 }
 
@@ -61,6 +69,7 @@ func (s *Store) use(e *entry, now time.Time) (due bool) {
 		e.used = now
 	}
 	if !e.evictable {
+		s.minor.Get(e.key) // not worth an inode write: after a restart it is as old as it is
 		return false
 	}
 	s.lru.Get(e.key) // moves it to the front, if it is there

@@ -224,6 +224,7 @@ func (s *Store) found(name string, fi os.FileInfo) error {
 		return nil
 	}
 	e.evictable = s.mayEvict(name)
+	e.minor = s.isMinor(name, e.evictable)
 	s.entries[name] = e
 	s.live += e.disk
 	return nil
@@ -246,6 +247,7 @@ func (s *Store) settleIn() {
 	s.trimQuarantine()
 	if s.max > 0 && s.used() > s.max {
 		s.drop(s.take(s.used() - s.low))
+		s.drop(s.takeMinor(s.used()-s.low, 0))
 		if s.used() > s.max {
 			s.log.Warn("over the limit with files that may not be evicted", "bytes", s.used(), "limit", s.max)
 		}

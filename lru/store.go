@@ -95,6 +95,9 @@ type Config struct {
 	// Evictable says whether the file of a key may be evicted; nil: all may. It is asked once, when the file comes into
 	// the store or the store is opened, and must not call the store.
 	Evictable func(key string) bool
+	// Minor says whether the file of a key that Evictable spares may go all the same, once such files take more than a quarter
+	// of MaxSize or there is nothing else to evict; nil: none may. It is asked as Evictable is.
+	Minor func(key string) bool
 	// OnEvict is called after the file of a key was evicted, without locks; nil: nobody wants to know. Remove,
 	// Quarantine and replacement are the caller's own doing and are not reported. It must not wait for a fill: it may
 	// be running on behalf of one, or of Open. By the time it runs, the key may have a new file already. Typically it
@@ -134,6 +137,7 @@ type Store struct {
 	closed  bool
 	entries map[string]*entry
 	lru     *simplelru.LRU[string, *entry] // those that may be evicted now: evictable, neither pinned nor busy
+	minor   *simplelru.LRU[string, *entry] // the same, of minor files; see minor.go
 	pins    map[string]struct{}            // keys; of files that are not there, too
 	busy    map[string]struct{}            // keys whose name is changing on disk
 	dirs    map[string]*dirInfo
@@ -175,7 +179,7 @@ func Open(c Config) (*Store, error) {
 		dirs:     make(map[string]*dirInfo),
 		flights:  make(map[string]*flight),
 	}
-	s.lru = newRecency()
+	s.lru, s.minor = newRecency(), newRecency()
 	s.setLimit(c.MaxSize)
 	s.cond = sync.NewCond(&s.mu)
 	s.measure = func() (partition, error) { return statfs(dir) }

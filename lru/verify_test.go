@@ -43,7 +43,7 @@ func verify(t testing.TB, s *Store, unlinked int64) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var live, evictable, quarantined, dirBytes int64
+	var live, evictable, minor, quarantined, dirBytes int64
 	refs := map[string]int{".": 2, tmpDir: 1, quarantineDir: 1}
 	names := map[string]int64{".": nameDisk(tmpDir) + nameDisk(quarantineDir)}
 	for key, e := range s.entries {
@@ -57,6 +57,9 @@ func verify(t testing.TB, s *Store, unlinked int64) {
 		if s.lru.Contains(key) != (e.evictable && !pinned) {
 			t.Errorf("%s: in lru %v, evictable %v, pinned %v", key, s.lru.Contains(key), e.evictable, pinned)
 		}
+		if s.minor.Contains(key) != (e.minor && !pinned) || e.minor && e.evictable {
+			t.Errorf("%s: among the minor %v, minor %v, evictable %v, pinned %v", key, s.minor.Contains(key), e.minor, e.evictable, pinned)
+		}
 		fi, err := os.Lstat(s.path(key))
 		if err != nil || fi.Size() != e.size || allocated(fi) > e.disk || fi.Mode() != 0o600 {
 			t.Errorf("%s: on disk %v, %v; ledger has %d bytes, %d on disk", key, fi, err, e.size, e.disk)
@@ -66,6 +69,12 @@ func verify(t testing.TB, s *Store, unlinked int64) {
 		evictable += e.disk
 		if s.entries[e.key] != e {
 			t.Errorf("%s: another entry in lru", e.key)
+		}
+	}
+	for _, e := range s.minor.Values() {
+		minor += e.disk
+		if s.entries[e.key] != e {
+			t.Errorf("%s: another entry in minor", e.key)
 		}
 	}
 	for _, e := range s.quar {
@@ -88,6 +97,9 @@ func verify(t testing.TB, s *Store, unlinked int64) {
 		if err != nil || !fi.IsDir() || fi.Mode().Perm() != 0o700 || allocated(fi) > d.disk {
 			t.Errorf("directory %s: on disk %v, %v; ledger has %d", name, fi, err, d.disk)
 		}
+	}
+	if minor != s.minorBytes {
+		t.Errorf("ledger %+v, want minor files of %d bytes", s.ledger, minor)
 	}
 	if live != s.live || evictable != s.evictable || quarantined != s.quarantined || dirBytes != s.dirBytes {
 		t.Errorf("ledger %+v, want live %d, evictable %d, quarantined %d, directories %d", s.ledger, live, evictable, quarantined, dirBytes)

@@ -114,6 +114,7 @@ func printStatus(w io.Writer, s *modfs.Status) error {
 	row("  partition", "%s free of %s", size(u.Free), size(u.Total))
 	row("modules", "%d versions seen", s.Modules)
 	row("memory", "%s inflated files, %s trees", size(s.Memory.Content), size(s.Memory.Trees))
+	row("process", "%s from the system, %d goroutines, %d file descriptors", size(s.Memory.System), s.Process.Goroutines, s.Process.FileDescriptors)
 	row("errors", "%d%s", s.Errors, errorsHint(s))
 	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
 		n := s.Counters[name]
