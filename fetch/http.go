@@ -129,8 +129,9 @@ func newStatusError(resp *http.Response) *statusError {
 // retryAfter parses a Retry-After header: seconds or a date (RFC 9110, 10.2.3). It returns -1 for anything else.
 func retryAfter(s string) time.Duration {
 	const most = math.MaxInt64 / time.Second
-	if n, err := strconv.ParseUint(s, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
-		return time.Duration(min(n, uint64(most))) * time.Second // with ErrRange, n is the largest there is
+	if s != "" && strings.Trim(s, "0123456789") == "" {
+		n, _ := strconv.ParseUint(s, 10, 64) // if it is too large, the largest there is
+		return time.Duration(min(n, uint64(most))) * time.Second
 	}
 	if t, err := http.ParseTime(s); err == nil {
 		return max(time.Until(t), 0).Round(time.Second)
