@@ -125,6 +125,7 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 	var (
 		p     partition
 		stale = s.hasFloor()
+		swept bool
 		w     waiter
 	)
 	defer w.stop()
@@ -155,6 +156,13 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 		}
 		// Looked at again after each wait: what there was to hope for may be gone.
 		if !fits && s.hopeless(n, own, p) {
+			if len(s.stuck) > 0 && !swept {
+				swept = true
+				s.mu.Unlock()
+				s.sweep() // what could not be unlinked may be now
+				s.mu.Lock()
+				continue
+			}
 			return s.full(n, p) // and nothing was evicted in vain
 		}
 		if v := s.takeUnused(evict, since); v.any() {
