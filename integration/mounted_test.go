@@ -37,9 +37,15 @@ type mounted struct {
 // and its daemon, which must not have panicked or raced, is gone.
 func mount(t *testing.T, proxy *proxytest.Server, args ...string) *mounted {
 	t.Helper()
+	return mountStore(t, proxy, filepath.Join(t.TempDir(), "store"), args...)
+}
+
+// mountStore is mount with a store of the test's.
+func mountStore(t *testing.T, proxy *proxytest.Server, store string, args ...string) *mounted {
+	t.Helper()
 	requireFUSE(t)
 	dir := t.TempDir()
-	m := &mounted{t: t, dir: filepath.Join(dir, "mnt"), store: filepath.Join(dir, "store"), args: args}
+	m := &mounted{t: t, dir: filepath.Join(dir, "mnt"), store: store, args: args}
 	m.env = append(os.Environ(), "HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+m.dir, "GOTELEMETRY=off", "GOWORK=off",
 		"GORACE=atexit_sleep_ms=0") // with -race each modfs would wait a second before it exits
 	m.env = append(m.env, proxy.Env()...)
