@@ -171,19 +171,20 @@ func TestTreeMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := (&indexed{tree: t0, time: noTime}).encode()
+	m := module.Version{Path: "example.com/m", Version: "v1.0.0"}
+	data := (&indexed{tree: t0, time: noTime, sums: &blockSums{}}).encode(m)
 	heap := func() int64 {
 		runtime.GC()
 		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		return int64(mem.HeapAlloc)
 	}
 	const n = 20
 	trees := make([]*indexed, n)
 	before := heap()
 	for i := range trees {
-		if trees[i], err = decodeIndex(data); err != nil {
+		if trees[i], err = decodeIndex(m, data); err != nil {
 			t.Fatal(err)
 		}
 	}

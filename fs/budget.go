@@ -113,7 +113,8 @@ type handles struct {
 // handle is an open file. It is closed when it is no longer in the table and nobody reads from it.
 type handle struct {
 	*lru.File
-	refs int // guarded by handles.mu; the table has one
+	sums *blockSums // of what was inflated; nil for an archive, whose index has them
+	refs int        // guarded by handles.mu; the table has one
 }
 
 func newHandles(n int) *handles {
@@ -135,8 +136,10 @@ func (t *handles) get(key string) *handle {
 }
 
 // add takes over file, which is the newest at key, and returns it as get does.
-func (t *handles) add(key string, file *lru.File) *handle {
-	h := &handle{File: file, refs: 2}
+func (t *handles) add(key string, file *lru.File) *handle { return t.addSummed(key, file, nil) }
+
+func (t *handles) addSummed(key string, file *lru.File, sums *blockSums) *handle {
+	h := &handle{File: file, sums: sums, refs: 2}
 	t.mu.Lock()
 	var out []*handle
 	if old, ok := t.lru.Peek(key); ok {

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -21,7 +20,6 @@ import (
 	modzip "golang.org/x/mod/zip"
 
 	"modfs/fetch"
-	"modfs/lru"
 )
 
 // This file and fill.go are where package fetch and package lru meet: what a client wants is in the store, or it is
@@ -125,26 +123,35 @@ func (f *FS) exists(ctx context.Context, m module.Version) error {
 
 // info returns m's .info file, as the go command would write it.
 func (f *FS) info(ctx context.Context, m module.Version) ([]byte, error) {
-	if data, err := f.store.ReadFile(infoKey(m), maxInfo); err == nil {
-		if _, err := infoTime(m, data); err == nil {
-			return data, nil
-		}
-		f.drop(infoKey(m), m)
-	} else if !errors.Is(err, iofs.ErrNotExist) {
-		return nil, err
+	if data, err := f.storedInfo(m); data != nil || err != nil {
+		return data, err
 	}
 	return once(f, ctx, "info "+m.String(), func(ctx context.Context) ([]byte, error) {
 		// Another flight may have landed since we looked.
-		if data, err := f.store.ReadFile(infoKey(m), maxInfo); err == nil {
-			if _, err := infoTime(m, data); err == nil {
-				return data, nil
-			}
+		if data, err := f.storedInfo(m); data != nil || err != nil {
+			return data, err
 		}
 		data, err := f.client.Info(ctx, m)
 		if err != nil {
-			return nil, err
+			return nil, f.notReplaced(infoKey(m), err)
+		}
+		// An .info file has no hash that anybody vouches for. Ours tells whether it is still the one that was fetched.
+		if err := f.pins.pinInfo(m, hashInfo(data)); err != nil {
+			f.log.Warn("not stored", "key", infoKey(m), "err", err)
+			return data, nil
 		}
 		return data, f.put(infoKey(m), data)
+	})
+}
+
+// storedInfo returns m's .info file from the store, nil if it is not there or damaged.
+func (f *FS) storedInfo(m module.Version) ([]byte, error) {
+	return f.stored(infoKey(m), maxInfo, func(data []byte) error {
+		if pin := f.pins.info(m); pin != "" && pin != hashInfo(data) {
+			return fmt.Errorf("%w: it is not what was fetched", errDamaged)
+		}
+		_, err := infoTime(m, data)
+		return err
 	})
 }
 
@@ -166,24 +173,17 @@ func infoTime(m module.Version, data []byte) (time.Time, error) {
 // mod returns m's go.mod, verified: when it is fetched against the checksum database, each time that it is read against
 // its pin.
 func (f *FS) mod(ctx context.Context, m module.Version) ([]byte, error) {
-	data, err := f.store.ReadFile(modKey(m), modzip.MaxGoMod)
-	switch pin := f.pins.mod(m); {
-	case err == nil && pin != "" && hashMod(data) == pin:
-		return data, nil
-	case err == nil:
-		// Damaged, or written by a daemon that did not live to pin it.
-		f.drop(modKey(m), m)
-	case !errors.Is(err, iofs.ErrNotExist):
-		return nil, err
+	if data, err := f.storedMod(m); data != nil || err != nil {
+		return data, err
 	}
 	return once(f, ctx, "mod "+m.String(), func(ctx context.Context) ([]byte, error) {
 		// Another flight may have landed since we looked.
-		if data, err := f.store.ReadFile(modKey(m), modzip.MaxGoMod); err == nil && hashMod(data) == f.pins.mod(m) {
-			return data, nil
+		if data, err := f.storedMod(m); data != nil || err != nil {
+			return data, err
 		}
 		data, h1, err := f.client.Mod(ctx, m, f.pins.mod(m))
 		if err != nil {
-			return nil, err
+			return nil, f.notReplaced(modKey(m), err)
 		}
 		if err := f.pins.pinMod(m, h1); err != nil {
 			return nil, err
@@ -192,9 +192,28 @@ func (f *FS) mod(ctx context.Context, m module.Version) ([]byte, error) {
 	})
 }
 
+// storedMod returns m's go.mod from the store, nil if it is not there or damaged. One without a pin is damaged: a file is
+// pinned before it is stored.
+func (f *FS) storedMod(m module.Version) ([]byte, error) {
+	return f.stored(modKey(m), modzip.MaxGoMod, func(data []byte) error {
+		if got, pin := hashMod(data), f.pins.mod(m); got != pin {
+			return fmt.Errorf("%w: its hash is %s, and its pin is %q", errDamaged, got, pin)
+		}
+		return nil
+	})
+}
+
+// isNotExist reports whether err says that the store does not have a file.
+func isNotExist(err error) bool { return errors.Is(err, iofs.ErrNotExist) }
+
 // hashMod is the h1 hash of a go.mod file, as in a go.sum.
-func hashMod(data []byte) string {
-	h1, err := dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+func hashMod(data []byte) string { return hashFile("go.mod", data) }
+
+// hashInfo is the same of an .info file.
+func hashInfo(data []byte) string { return hashFile(".info", data) }
+
+func hashFile(name string, data []byte) string {
+	h1, err := dirhash.Hash1([]string{name}, func(string) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(data)), nil
 	})
 	if err != nil {
@@ -229,23 +248,16 @@ func (f *FS) put(key string, data []byte) error {
 		f.log.Warn("not stored", "key", key, "err", err)
 		return nil
 	}
+	f.replaced(key)
 	f.touch(inMod(key))
 	return nil
-}
-
-// drop removes a small file that turned out to be damaged.
-func (f *FS) drop(key string, m module.Version) {
-	f.stats.damaged.Add(1)
-	f.log.Error("stored file is damaged; fetching it again", "key", key, "module", m.Path, "version", m.Version)
-	if err := f.store.Remove(key); err != nil {
-		f.log.Error("damaged file not removed", "key", key, "err", err)
-	}
 }
 
 // indexed is the tree of a module, with what else its index in the store holds.
 type indexed struct {
 	*tree
-	time time.Time // mtime of all of its files
+	time time.Time  // mtime of all of its files
+	sums *blockSums // of the archive
 }
 
 // path returns the slash path of entry i below M@V, for messages.
@@ -262,7 +274,8 @@ func (ix *indexed) path(i int) string {
 
 // memory returns about how many bytes the tree takes.
 func (ix *indexed) memory() int64 {
-	return int64(len(ix.entries))*int64(unsafe.Sizeof(entry{})) + int64(len(ix.names)) + int64(len(ix.heads))*int64(unsafe.Sizeof(head{}))
+	return int64(len(ix.entries))*int64(unsafe.Sizeof(entry{})) + int64(len(ix.names)) + int64(len(ix.heads))*int64(unsafe.Sizeof(head{})) +
+		4*int64(len(ix.sums.crcs))
 }
 
 // treeMemory bounds the trees in memory, in bytes: those of about a million files.
@@ -271,93 +284,138 @@ const treeMemory = 64 << 20
 // maxIndex bounds an index file, in bytes.
 const maxIndex = 256 << 20
 
-// indexHeader is the length of what precedes the tree in an index file.
-const indexHeader = 8 + checksumSize
+// An index file is
+//
+//	indexMagic, which changes with the format
+//	eight bytes of Unix time, and how many bytes of checksums follow (4 bytes; big endian, all of them)
+//	the CRC-32Cs of the archive's blocks
+//	the CRC-32C of M@V, all before this, and the last four bytes of the file, which are the tree's checksum
+//	the tree
+//
+// So it is known when it is that of another module, or has parts of two.
+const indexMagic = "modfs-index-1\n"
 
-// encode returns the index file of a module: eight bytes of Unix time and their CRC-32C, then the tree, which has its own.
-func (ix *indexed) encode() []byte {
-	b := binary.BigEndian.AppendUint64(nil, uint64(ix.time.Unix()))
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return append(b, ix.tree.encode()...)
+// errOldIndex is the error of an index that another version of modfs made.
+var errOldIndex = errors.New("index file is of another version")
+
+// encode returns the index file of m.
+func (ix *indexed) encode(m module.Version) []byte {
+	b := append([]byte(nil), indexMagic...)
+	b = binary.BigEndian.AppendUint64(b, uint64(ix.time.Unix()))
+	b = binary.BigEndian.AppendUint32(b, uint32(4*len(ix.sums.crcs)))
+	b = ix.sums.append(b)
+	t := ix.tree.encode()
+	return append(binary.BigEndian.AppendUint32(b, indexSum(m, b, t)), t...)
 }
 
-func decodeIndex(data []byte) (*indexed, error) {
-	if len(data) < indexHeader {
-		return nil, errors.New("index file is too short")
+func indexSum(m module.Version, head, tree []byte) uint32 {
+	crc := crc32.Checksum([]byte(m.String()), castagnoli)
+	crc = crc32.Update(crc, castagnoli, head)
+	return crc32.Update(crc, castagnoli, tree[max(0, len(tree)-checksumSize):])
+}
+
+// decodeIndex is the inverse of encode.
+func decodeIndex(m module.Version, data []byte) (*indexed, error) {
+	const fixed = len(indexMagic) + 8 + 4
+	const old = 8 + checksumSize // what was before the tree when there was no magic
+	if len(data) > old && strings.HasPrefix(string(data[old:min(len(data), old+len(treeMagic))]), "modfs-tree-") {
+		return nil, errOldIndex
 	}
-	if crc32.Checksum(data[:8], castagnoli) != binary.BigEndian.Uint32(data[8:]) {
-		return nil, errors.New("index file: wrong checksum of the time")
+	if len(data) < fixed || string(data[:len(indexMagic)]) != indexMagic {
+		return nil, fmt.Errorf("%w: not an index file", errDamaged)
 	}
-	t, err := decodeTree(data[indexHeader:])
+	unix, n := binary.BigEndian.Uint64(data[len(indexMagic):]), int64(binary.BigEndian.Uint32(data[fixed-4:]))
+	end := int64(fixed) + n
+	if end+checksumSize > int64(len(data)) {
+		return nil, fmt.Errorf("%w: index file is too short", errDamaged)
+	}
+	if indexSum(m, data[:end], data[end+checksumSize:]) != binary.BigEndian.Uint32(data[end:]) {
+		return nil, fmt.Errorf("%w: index file: wrong checksum", errDamaged)
+	}
+	t, err := decodeTree(data[end+checksumSize:])
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	return &indexed{tree: t, time: time.Unix(int64(binary.BigEndian.Uint64(data)), 0)}, nil
+	sums, err := decodeSums(data[fixed:end], t.zipSize)
+	if err != nil {
+		return nil, fmt.Errorf("%w: index file: %w", errDamaged, err)
+	}
+	return &indexed{tree: t, time: time.Unix(int64(unix), 0), sums: sums}, nil
 }
 
 // load returns the tree of a module: from memory, or the store's index of it, or its zip, which is fetched if need be.
-func (f *FS) load(ctx context.Context, md *mod) (*indexed, error) {
+func (f *FS) load(ctx context.Context, md *mod) (ix *indexed, err error) {
 	if ix, ok := f.trees.get(md.slot); ok {
 		return ix, nil
 	}
+	err = f.repairing(ctx, md, func() (err error) {
+		ix, err = f.loadStored(ctx, md)
+		return err
+	})
+	return ix, err
+}
+
+func (f *FS) loadStored(ctx context.Context, md *mod) (*indexed, error) {
 	key := indexKey(md.Version)
-	data, err := f.store.ReadFile(key, maxIndex)
-	if err == nil {
-		ix, err := decodeIndex(data)
-		if err == nil {
-			f.keepTree(md, ix)
-			return ix, nil
-		}
-		f.drop(key, md.Version)
-	} else if !errors.Is(err, iofs.ErrNotExist) {
+	if ix, err := f.storedIndex(md.Version); err != nil {
 		return nil, err
+	} else if ix != nil {
+		f.keepTree(md, ix)
+		return ix, nil
 	}
 	z, err := f.openZip(ctx, md) // makes the index if it has to fetch
 	if err != nil {
-		return nil, err
+		return nil, f.notReplaced(key, err)
 	}
 	f.zips.put(z)
 	return once(f, ctx, "index "+md.zipKey, func(ctx context.Context) (*indexed, error) { return f.reindex(ctx, md) })
 }
 
-// reindex makes the tree of a module, whose index is lost, from its archive. Nothing says that this is still what it was when it was
-// verified, and it has no digests of its files, so it is verified again.
-func (f *FS) reindex(ctx context.Context, md *mod) (*indexed, error) {
-	if ix, ok := f.trees.get(md.slot); ok {
-		return ix, nil
-	}
-	z, err := f.openZip(ctx, md)
-	if err != nil {
+// storedIndex returns m's index from the store, nil if it is not there, or damaged.
+func (f *FS) storedIndex(m module.Version) (ix *indexed, err error) {
+	old := false
+	_, err = f.stored(indexKey(m), maxIndex, func(data []byte) (err error) {
+		if ix, err = decodeIndex(m, data); errors.Is(err, errOldIndex) {
+			old, err = true, nil
+		}
+		return err
+	})
+	if err != nil || old {
 		return nil, err
 	}
-	defer f.zips.put(z)
-	kept := keeper{allowance: &allowance{}} // nothing but digests
-	h1, err := fetch.HashZip(ctx, md.Version, z, z.Size(), 0, fetch.Watch{File: kept.add, Sum: kept.sum})
-	pin := f.pins.zip(md.Version)
-	switch {
-	case errors.Is(err, fetch.ErrInvalid), errors.Is(err, fetch.ErrTooLarge):
-		return nil, fmt.Errorf("%s: zip: %w: %v", md.Version, errDamaged, err)
-	case err != nil:
-		return nil, err
-	case h1 != pin:
-		return nil, fmt.Errorf("%s: zip: %w: its hash is %s, not %s", md.Version, errDamaged, h1, cmp.Or(pin, "known"))
-	}
-	return f.index(md, z, kept.sums)
+	return ix, nil
 }
 
 func (f *FS) keepTree(md *mod, ix *indexed) {
 	f.trees.add(md.slot, ix, ix.memory())
 }
 
-// tiles lets package fetch keep what it verified of a checksum database in the store.
-type tiles struct{ store *lru.Store }
+// tiles lets package fetch keep what it verified of a checksum database in the store, each file with a checksum: what is kept is
+// handed to clients without verifying it again.
+type tiles struct{ f *FS }
 
 const maxTile = 16 << 20
 
-func (t tiles) ReadFile(name string) ([]byte, error) {
-	return t.store.ReadFile("sumdb/"+name, maxTile)
+func (t tiles) ReadFile(name string) (data []byte, err error) {
+	key := "sumdb/" + name
+	found, err := t.f.stored(key, maxTile, func(sealed []byte) (err error) {
+		data, err = cutSum(key, sealed)
+		return err
+	})
+	if err == nil && found == nil {
+		err = iofs.ErrNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 func (t tiles) WriteFile(name string, data []byte) error {
-	return t.store.Put("sumdb/"+name, data)
+	key := "sumdb/" + name
+	err := t.f.store.Put(key, addSum(key, data))
+	if err == nil {
+		t.f.replaced(key)
+	}
+	return err
 }

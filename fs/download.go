@@ -3,7 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
-	"io"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -64,16 +64,18 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 	return fuse.OK
 }
 
-// zipSize returns the size of a module's zip: the store's, else the index's, else upstream's word; if it gives none, that of
+// zipSize returns the size of a module's zip: the index's, else the store's, else upstream's word; if it gives none, that of
 // the zip, which is then fetched.
 func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
+	// The index has the size that was verified; the file may have changed since.
+	if ix, ok := f.trees.get(md.slot); ok {
+		return ix.zipSize, nil
+	}
+	if ix, err := f.storedIndex(md.Version); err == nil && ix != nil {
+		return ix.zipSize, nil
+	}
 	if n, ok := f.knownZipSize(md); ok {
 		return n, nil
-	}
-	if data, err := f.store.ReadFile(indexKey(md.Version), maxIndex); err == nil {
-		if ix, err := decodeIndex(data); err == nil {
-			return ix.zipSize, nil
-		}
 	}
 	n, err := once(f, ctx, "zipsize "+md.String(), func(ctx context.Context) (int64, error) {
 		return f.client.ZipSize(ctx, md.Version)
@@ -105,7 +107,7 @@ func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 	data, err := once(f, ctx, key, func(ctx context.Context) ([]byte, error) {
 		data, err := ask(ctx, pp.Mod.Path)
 		if err == nil {
-			f.put(key, data)
+			f.keepAnswer(pp, key, data)
 			f.answers.keep(question(pp), data, time.Now()) // who asked may be gone
 		}
 		return data, err
@@ -114,12 +116,22 @@ func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 		return data, nil
 	}
 	if errno(err) != syscall.ENOENT {
-		if old, oldErr := f.store.ReadFile(key, maxAnswer); oldErr == nil {
+		old, oldErr := f.stored(key, maxAnswer, func(data []byte) error { return f.pins.checkAnswer(pp.Mod.Path, path.Base(key), data) })
+		if oldErr == nil && old != nil {
 			f.log.Warn("upstream not asked; using its last answer", "module", pp.Mod.Path, "key", key, "err", err)
 			return old, nil
 		}
 	}
-	return nil, err
+	return nil, f.notReplaced(key, err)
+}
+
+// keepAnswer stores what upstream said.
+func (f *FS) keepAnswer(pp Path, key string, data []byte) {
+	if err := f.pins.pinAnswer(pp.Mod.Path, path.Base(key), hashInfo(data)); err != nil {
+		f.log.Warn("not stored", "key", key, "err", err)
+		return
+	}
+	f.put(key, data)
 }
 
 // maxAnswer bounds a list of versions, in bytes.
@@ -147,36 +159,24 @@ func (f *FS) readDownload(cancel <-chan struct{}, n *node, caller uint32, off in
 			f.soon(n.Mod)
 		}
 	case KindZip:
-		md := f.modules.intern(n.Mod)
-		z, err := f.openZip(ctx, md)
+		got, err := f.readArchive(ctx, f.modules.intern(n.Mod), n.size, off, buf)
 		if err != nil {
 			return nil, f.fail("zip", n.Mod, err)
 		}
-		defer f.zips.put(z)
-		if z.Size() != n.size {
-			// The next lookup makes a new node with the right size.
-			f.forgetName(n.path)
-			err := fmt.Errorf("%s: upstream announced a zip of %d bytes and sent one of %d", n.Mod, n.size, z.Size())
-			return nil, f.fail("zip", n.Mod, err)
-		}
-		return f.readHandle("zip", md, z, off, buf)
+		f.stats.served.Add(int64(got))
+		return fuse.ReadResultData(buf[:got]), fuse.OK
 	default:
 		err = fmt.Errorf("%s: %w", n.path, fetch.ErrNotFound)
+	}
+	if err == nil && int64(len(data)) != n.size {
+		// The kernel would cut it or fill it up with zeros. The next lookup makes a new node with the right size.
+		f.forgetName(n.path)
+		err = fmt.Errorf("%s: %w: it was listed with %d bytes and has %d: look again", n.path, errDamaged, n.size, len(data))
 	}
 	if err != nil {
 		return nil, f.fail(op, n.Mod, err)
 	}
 	return f.slice(data, off, len(buf)), fuse.OK
-}
-
-// readHandle answers a read from an open file of the store.
-func (f *FS) readHandle(op string, md *mod, h *handle, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
-	n, err := h.ReadAt(buf, off)
-	if err != nil && err != io.EOF {
-		return nil, f.fail(op, md.Version, fmt.Errorf("%s: read %s: %w", md.Version, h.Key(), err))
-	}
-	f.stats.served.Add(int64(n))
-	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
 // lookupSumDB looks up a file of the checksum database: our verified tiles and lookups, as the go command asks a proxy for

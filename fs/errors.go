@@ -110,7 +110,11 @@ func (f *FS) failAhead(op string, m module.Version, err error) error {
 // logged, counted and put into .modfs/errors: all but what merely says that something is not there, or that the client
 // itself gave up.
 func (f *FS) fail(op string, m module.Version, err error) fuse.Status {
-	no := errno(err)
+	return f.failAs(op, m, err, errno(err))
+}
+
+// failAs is fail for an error of the disk on which the writable layer lies: the client gets just that.
+func (f *FS) failAs(op string, m module.Version, err error, no syscall.Errno) fuse.Status {
 	quiet := no == syscall.EINTR || no == syscall.ESHUTDOWN || no == syscall.ENOENT && !errors.Is(err, fetch.ErrInvalid)
 	if quiet {
 		return fuse.Status(no)

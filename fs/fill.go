@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	iofs "io/fs"
 	"path"
 	"strings"
 	"sync"
@@ -30,19 +29,24 @@ func (f *FS) openZip(ctx context.Context, md *mod) (*handle, error) {
 	switch {
 	case err == nil:
 		f.stats.hits.Add(1)
-	case !errors.Is(err, iofs.ErrNotExist):
+	case unreadable(err):
+		return nil, fmt.Errorf("%s: zip: %w: %w", md.Version, errDamaged, err)
+	case !isNotExist(err):
 		return nil, err
 	default:
-		if file, err = f.fill(ctx, md); err != nil {
-			return nil, err
+		if file, err = f.fill(ctx, md, f.store.Fill); err != nil {
+			return nil, f.notReplaced(md.zipKey, err)
 		}
 	}
 	return f.keepOpen(md.zipKey, file), nil
 }
 
 // keepOpen keeps a file of the store open for other readers, and returns it as handles.get does.
-func (f *FS) keepOpen(key string, file *lru.File) *handle {
-	h := f.zips.add(key, file)
+func (f *FS) keepOpen(key string, file *lru.File) *handle { return f.keepSummed(key, file, nil) }
+
+// keepSummed is keepOpen for a file that brings its checksums.
+func (f *FS) keepSummed(key string, file *lru.File, sums *blockSums) *handle {
+	h := f.zips.addSummed(key, file, sums)
 	if _, err := f.store.Stat(key); err != nil {
 		// It was evicted before it was in the table. Nobody would drop it from there, and its bytes would never be free.
 		f.zips.drop(key)
@@ -50,14 +54,15 @@ func (f *FS) keepOpen(key string, file *lru.File) *handle {
 	return h
 }
 
-// fill fetches the archive of a module into the store, once however many ask, and indexes it.
-func (f *FS) fill(ctx context.Context, md *mod) (*lru.File, error) {
+// fill fetches the archive of a module into the store, once however many ask, and indexes it. into is the store's Fill, or its
+// Refill.
+func (f *FS) fill(ctx context.Context, md *mod, into func(context.Context, string, func(context.Context, *lru.Temp) error) (*lru.File, error)) (*lru.File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
 	defer f.turns.want(md)()
 	for {
-		file, err := f.store.Fill(ctx, md.zipKey, f.filler(md, false))
+		file, err := into(ctx, md.zipKey, f.filler(md, false))
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
@@ -72,7 +77,10 @@ func (f *FS) fill(ctx context.Context, md *mod) (*lru.File, error) {
 }
 
 // filled notes that the archive of a module has come into the store.
-func (f *FS) filled(md *mod) { f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version))) }
+func (f *FS) filled(md *mod) {
+	f.replaced(md.zipKey)
+	f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version)))
+}
 
 // filler returns what fills the store with the archive of a module; ahead, if nobody waits for that yet.
 func (f *FS) filler(md *mod, ahead bool) func(context.Context, *lru.Temp) error {
@@ -104,7 +112,8 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	})
 	kept := keeper{allowance: &f.keeping}
 	defer kept.release()
-	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), t, fetch.Watch{
+	dst := &summed{Temp: t}
+	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), dst, fetch.Watch{
 		File: kept.add,
 		Sum:  kept.sum,
 		Turn: func(ctx context.Context) (cores int) {
@@ -120,7 +129,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	if err := f.pins.pinZip(md.Version, h1); err != nil {
 		return err
 	}
-	ix, err := f.index(md, t, kept.sums)
+	ix, err := f.index(md, t, kept.sums, dst.blocks.sums())
 	if err != nil {
 		return err
 	}
@@ -144,8 +153,30 @@ type archive interface {
 	Size() int64
 }
 
+// summed is a file that is being written, with the checksums of its blocks.
+type summed struct {
+	*lru.Temp
+	blocks summer
+}
+
+func (s *summed) Write(p []byte) (int, error) {
+	n, err := s.Temp.Write(p)
+	s.blocks.Write(p[:n])
+	return n, err
+}
+
+// Truncate is for starting over.
+func (s *summed) Truncate(n int64) error {
+	if n != 0 {
+		return fmt.Errorf("truncate to %d: %w", n, errors.ErrUnsupported)
+	}
+	s.blocks = summer{}
+	return s.Temp.Truncate(0)
+}
+
 // index makes the tree of a module from its archive, whose verification has found sums, and keeps it, in memory and in the store.
-func (f *FS) index(md *mod, a archive, sums digests) (*indexed, error) {
+// blocks are the checksums of the archive.
+func (f *FS) index(md *mod, a archive, sums digests, blocks *blockSums) (*indexed, error) {
 	zr, err := zip.NewReader(a, a.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: zip: %w: %v", md.Version, errDamaged, err)
@@ -154,12 +185,56 @@ func (f *FS) index(md *mod, a archive, sums digests) (*indexed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: zip: %w", md.Version, err)
 	}
-	ix := &indexed{tree: t, time: f.modTime(md.Version)}
-	if err := f.store.Put(indexKey(md.Version), ix.encode()); err != nil {
+	ix := &indexed{tree: t, time: f.modTime(md.Version), sums: blocks}
+	key := indexKey(md.Version)
+	if err := f.store.Put(key, ix.encode(md.Version)); err != nil {
 		f.log.Warn("index not stored", "module", md.Path, "version", md.Version.Version, "err", err)
+		f.store.Remove(key) // best effort: one that is there may be that of another archive, which is noticed
+	} else {
+		f.replaced(key)
 	}
 	f.keepTree(md, ix)
 	return ix, nil
+}
+
+// reindex makes the tree of a module, whose index is lost, from its archive. Nothing says that this is still what it was when it was
+// verified, and it has no digests of its files, so it is verified again.
+func (f *FS) reindex(ctx context.Context, md *mod) (*indexed, error) {
+	if ix, ok := f.trees.get(md.slot); ok {
+		return ix, nil
+	}
+	m := md.Version
+	z, err := f.openZip(ctx, md)
+	if err != nil {
+		return nil, err
+	}
+	defer f.zips.put(z)
+	want := f.pins.zip(m)
+	if want == "" {
+		if want, err = f.client.ZipHash(ctx, m); err != nil && !errors.Is(err, fetch.ErrNoSum) {
+			return nil, fmt.Errorf("%s: neither index nor pin: %w", m, err)
+		}
+	}
+	kept := keeper{allowance: &allowance{}} // nothing but digests
+	h1, err := fetch.HashZip(ctx, m, z, z.Size(), 0, fetch.Watch{File: kept.add, Sum: kept.sum})
+	switch {
+	case err != nil && (errors.Is(err, fetch.ErrInvalid) || errors.Is(err, fetch.ErrTooLarge) || unreadable(err)):
+		return nil, fmt.Errorf("%s: zip: %w: %v", m, errDamaged, err)
+	case err != nil:
+		return nil, err
+	case want == "":
+		return nil, fmt.Errorf("%s: zip: %w: its hash is %s, and nobody knows what it should be", m, errDamaged, h1)
+	case h1 != want:
+		return nil, fmt.Errorf("%s: zip: %w: its hash is %s, not %s", m, errDamaged, h1, want)
+	}
+	if err := f.pins.pinZip(m, h1); err != nil {
+		return nil, err
+	}
+	sums, err := sumsOf(z, z.Size())
+	if err != nil {
+		return nil, fmt.Errorf("%s: zip: %w: %v", m, errDamaged, err)
+	}
+	return f.index(md, z, kept.sums, sums)
 }
 
 // toolchainPath is the module whose versions are Go toolchains (https://go.dev/doc/toolchain).
@@ -170,7 +245,7 @@ var noTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // modTime returns the commit time of a module version, as far as the store has it. It fetches nothing.
 func (f *FS) modTime(m module.Version) time.Time {
-	if data, err := f.store.ReadFile(infoKey(m), maxInfo); err == nil {
+	if data, err := f.storedInfo(m); err == nil && data != nil {
 		if t, err := infoTime(m, data); err == nil && t.Unix() > 0 {
 			return t
 		}

@@ -129,6 +129,7 @@ type FS struct {
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
 	goSums      *budget[fileID, sums]
 
+	damage  damage
 	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
 	stats   stats
 	errors  errorLog
@@ -252,8 +253,12 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	if err == nil {
 		f.pins, err = openPins(f.store)
 	}
+	if err == nil && f.pins.bad > 0 {
+		f.stats.damaged.Add(int64(f.pins.bad))
+		f.log.Error("lines of the store's pins are damaged and not believed; 'modfs verify --repair' removes them", "lines", f.pins.bad)
+	}
 	if err == nil {
-		o.Fetch.Tiles = tiles{f.store}
+		o.Fetch.Tiles = tiles{f}
 		f.client, err = fetch.New(o.Fetch)
 	}
 	if err != nil {
@@ -289,6 +294,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.Dir = dir
 	c.Evictable, c.Minor = evictable, minor
 	c.OnEvict = f.evicted
+	c.OnDamage = f.changedFile
 	c.MaxSize -= setAside(dir, c.MaxSize)
 	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
 	if c.Holder == "" {

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"fmt"
+	"io"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -65,7 +67,12 @@ func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, caller uin
 	if c.spool == nil {
 		return f.answerRead(contentKey{slot, i}, c.content, off, len(buf)), fuse.OK
 	}
-	return f.readHandle("read", md, c.spool, off, buf)
+	got, err := f.readSpool(ctx, md, i, c.spool, off, buf)
+	if err != nil && err != io.EOF {
+		return nil, f.fail("read", md.Version, fmt.Errorf("%s: read %s: %w", md.Version, c.spool.Key(), err))
+	}
+	f.stats.served.Add(int64(got))
+	return fuse.ReadResultData(buf[:got]), fuse.OK
 }
 
 // answerRead answers a read from c. Once a reader has come to its end, the kernel has it, and it makes room for others.

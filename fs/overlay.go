@@ -150,12 +150,21 @@ func (o *overlay) parents(p string) error {
 	return o.root.MkdirAll(dir, 0o755)
 }
 
+// errOverlayFull says that Options.OverlayMax is reached.
+var errOverlayFull = errors.New("writable layer is full")
+
+// gone reports whether somebody removed the directory that the overlay lies in.
+func (o *overlay) gone() bool {
+	st, err := fstat(o.dir)
+	return err == nil && st.Nlink == 0
+}
+
 // reserve makes room for files to grow by n bytes.
 func (o *overlay) reserve(n int64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.max > 0 && o.used+n > o.max {
-		return fmt.Errorf("writable layer is full (%d of %d bytes): %w", o.used, o.max, syscall.ENOSPC)
+		return fmt.Errorf("%w (%d of %d bytes): %w", errOverlayFull, o.used, o.max, syscall.ENOSPC)
 	}
 	o.used += n
 	return nil

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	iofs "io/fs"
 	"os"
@@ -60,6 +61,9 @@ func (f *FS) place(dir uint64, name string) (place, fuse.Status) {
 
 // overStatus is the answer to an operation on the overlay: the errno of the disk.
 func (f *FS) overStatus(op, p string, err error) fuse.Status {
+	if isNotExist(err) && f.overlay.gone() {
+		err = fmt.Errorf("the writable layer was removed from the store's directory (%v), unmount and mount again: %w", err, syscall.EIO)
+	}
 	var no syscall.Errno
 	switch {
 	case err == nil:
@@ -75,8 +79,8 @@ func (f *FS) overStatus(op, p string, err error) fuse.Status {
 		f.log.Warn("writable layer", "op", op, "path", p, "err", err)
 		no = syscall.EIO
 	}
-	if no == syscall.ENOSPC || no == syscall.EIO || no == syscall.EDQUOT {
-		f.fail(op, parse(p).Mod, err)
+	if no == syscall.ENOSPC || no == syscall.EIO || no == syscall.EDQUOT || no == syscall.EROFS {
+		f.failAs(op, parse(p).Mod, err, no)
 	}
 	return fuse.Status(no)
 }
@@ -92,10 +96,12 @@ func (f *FS) make(op string, in *fuse.InHeader, name string, out *fuse.EntryOut,
 	if f.overlay.has(pl.path) || !pl.Kind.replaceable() && f.lazily(pl.path, pl.Path) {
 		return fuse.Status(syscall.EEXIST)
 	}
-	err := f.overlay.parents(pl.path)
-	if err == nil {
-		err = do(pl.path)
-	}
+	err := f.roomy(blockSize, func() error {
+		if err := f.overlay.parents(pl.path); err != nil {
+			return err
+		}
+		return do(pl.path)
+	})
 	if err != nil {
 		return f.overStatus(op, pl.path, err)
 	}
@@ -107,6 +113,18 @@ func (f *FS) make(op string, in *fuse.InHeader, name string, out *fuse.EntryOut,
 	}
 	f.overEntry(out, pl.path, pl.Path, st)
 	return fuse.OK
+}
+
+// roomy runs do, which needs about n bytes of the partition. If that is full, what the store can fetch again makes room for what a
+// client wants to keep.
+func (f *FS) roomy(n int64, do func() error) error {
+	for {
+		err := do()
+		full := errors.Is(err, syscall.ENOSPC) && !errors.Is(err, errOverlayFull) || errors.Is(err, syscall.EDQUOT)
+		if !full || f.store.Relieve(n) == 0 {
+			return err
+		}
+	}
 }
 
 // own gives what the daemon made for a client to that client. Only root can, and only a mount for more than one user needs it.
@@ -124,7 +142,11 @@ func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 		if err := f.overlay.root.Mkdir(p, 0o700); err != nil {
 			return err
 		}
-		return f.overlay.root.Chmod(p, goMode(in.Mode)) // the kernel applied the client's umask; ours must not count
+		err := f.overlay.root.Chmod(p, goMode(in.Mode)) // the kernel applied the client's umask; ours must not count
+		if err != nil {
+			f.overlay.root.Remove(p) // best effort: nobody has seen it
+		}
+		return err
 	})
 }
 
@@ -164,6 +186,7 @@ func (f *FS) createFile(p string, mode uint32) (*os.File, error) {
 	}
 	if err := file.Chmod(goMode(mode)); err != nil {
 		file.Close()
+		f.overlay.root.Remove(p) // best effort: nobody has seen it
 		return nil, err
 	}
 	return file, nil
@@ -360,9 +383,11 @@ func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	written := 0
 	err := f.withFile(n, true, func(file *os.File) error {
-		return f.overlay.resize(file, int64(in.Offset)+int64(len(data)), func() (err error) {
-			written, err = file.WriteAt(data, int64(in.Offset))
-			return err
+		return f.roomy(int64(len(data)), func() error {
+			return f.overlay.resize(file, int64(in.Offset)+int64(len(data)), func() (err error) {
+				written, err = file.WriteAt(data, int64(in.Offset))
+				return err
+			})
 		})
 	})
 	return uint32(written), f.overStatus("write", n.path, err)

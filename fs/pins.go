@@ -2,13 +2,17 @@ package fs
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/mod/module"
 
@@ -28,17 +32,34 @@ const pinsFile = "pins"
 //	example.com/a v1.0.0/go.mod h1:… 5e6f7081
 //
 // Lines are only ever appended. One write is one line, so a crash leaves at most one incomplete line, the last.
+//
+// Of .info files, lists and the like, for which nobody vouches and which may change, it is the hash of the last one that was
+// fetched: the last line counts.
+//
+//	example.com/a v1.0.0/.info h1:… 90123456
+//	example.com/a /list h1:… 7a8b9c0d
 type pins struct {
+	store *lru.Store
+	bad   int // lines that were damaged when it was opened
+
 	mu   sync.Mutex
 	file *os.File
-	h1   map[module.Version]string // a go.mod's version has the suffix "/go.mod"
+	size int64                     // that it should have
+	torn bool                      // the last line may have no end
+	h1   map[module.Version]string // a go.mod's version has the suffix "/go.mod", that of an .info "/.info"
+}
+
+const infoSuffix = "/.info"
+
+// replaceable reports whether the last line counts that has such a version.
+func replaceable(version string) bool {
+	return strings.HasSuffix(version, infoSuffix) || strings.HasPrefix(version, "/")
 }
 
 // openPins reads the pins of the store, which is locked by now.
 func openPins(store *lru.Store) (*pins, error) {
-	p := &pins{h1: make(map[module.Version]string)}
-	name := filepath.Join(store.Dir(), pinsFile)
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	p := &pins{store: store, h1: make(map[module.Version]string)}
+	file, err := p.open()
 	if err != nil {
 		return nil, fmt.Errorf("open the store's pins: %w", err)
 	}
@@ -49,20 +70,145 @@ func openPins(store *lru.Store) (*pins, error) {
 		file.Close()
 		return nil, fmt.Errorf("read the store's pins: %w", err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if m, h1, ok := parsePin(strings.TrimSuffix(line, "\n")); ok && p.h1[m] == "" {
-			m.Path, m.Version = strings.Clone(m.Path), strings.Clone(m.Version) // or they would keep all of data
-			p.h1[m] = strings.Clone(h1)
-		}
+	p.settle()
+	var rest string
+	p.h1, p.bad, rest = parsePins(string(data))
+	if rest != "" {
+		// What a crash, or a full disk, left of a line. What is appended next must not continue it.
+		p.torn = file.Truncate(int64(len(data)-len(rest))) != nil
+		p.settle()
 	}
-	// After a crash the last line may have no end; what is appended next must not continue it.
-	if end, err := file.Seek(0, 2); err == nil && end > 0 {
-		last := make([]byte, 1)
-		if _, err := file.ReadAt(last, end-1); err == nil && last[0] != '\n' {
-			file.Write([]byte("\n")) // best effort: at worst one pin is lost
-		}
+	if p.torn = p.torn || rest == "" && len(data) > 0 && data[len(data)-1] != '\n'; p.torn {
+		p.write("") // best effort: the next line ends it
+	}
+	const spare = 1 << 10 // lines
+	if p.bad == 0 && strings.Count(string(data), "\n") > 2*len(p.h1)+spare {
+		p.rewrite() // best effort: without those that were replaced it is smaller, and no other
 	}
 	return p, nil
+}
+
+// settle takes the file's size for the one that it should have.
+func (p *pins) settle() {
+	if fi, err := p.file.Stat(); err == nil {
+		p.size = fi.Size()
+	}
+}
+
+// parsePins returns the pins in the file's content, the number of damaged lines, and the incomplete line at its end.
+func parsePins(data string) (h1 map[module.Version]string, bad int, rest string) {
+	h1 = make(map[module.Version]string)
+	for line := range strings.Lines(data) {
+		text, whole := strings.CutSuffix(line, "\n")
+		m, sum, ok := parsePin(text)
+		switch {
+		case !ok && !whole:
+			rest = line
+		case !ok && text != "":
+			bad++
+		case ok && (h1[m] == "" || replaceable(m.Version)):
+			m.Path, m.Version = strings.Clone(m.Path), strings.Clone(m.Version) // or they would keep all of data
+			h1[m] = strings.Clone(sum)
+		}
+	}
+	return h1, bad, rest
+}
+
+func (p *pins) name() string { return filepath.Join(p.store.Dir(), pinsFile) }
+
+// open opens the file. What is no file is put aside: a named pipe would have us wait, a link lead us elsewhere.
+func (p *pins) open() (*os.File, error) {
+	if fi, err := os.Lstat(p.name()); err == nil && !fi.Mode().IsRegular() {
+		if err := p.setAside(); err != nil {
+			return nil, fmt.Errorf("not a file, and cannot be put aside: %w", err)
+		}
+		p.bad++
+	}
+	return os.OpenFile(p.name(), os.O_RDWR|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+}
+
+// setAside moves what has the file's name to the quarantine.
+func (p *pins) setAside() error {
+	return os.Rename(p.name(), filepath.Join(p.store.Dir(), fmt.Sprintf("quarantine/%s-%d", pinsFile, time.Now().UnixNano())))
+}
+
+// write appends a line. p.mu is held, so that lines do not mix; it is short and goes to the page cache.
+func (p *pins) write(line string) error {
+	if err := p.inPlace(); err != nil {
+		return err
+	}
+	if p.torn {
+		line = "\n" + line
+	}
+	n, err := p.file.WriteString(line)
+	p.size += int64(n)
+	if err != nil {
+		p.torn = p.torn || n > 0
+		return err
+	}
+	p.torn = false
+	return nil
+}
+
+// inPlace makes sure that the file is found under its name, and as long as it was left. If somebody removed or changed it, it is
+// written anew.
+func (p *pins) inPlace() error {
+	held, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Lstat(p.name())
+	if err == nil && os.SameFile(held, there) && held.Size() == p.size {
+		return nil
+	}
+	return p.rewriteLocked()
+}
+
+// rewrite replaces the file of pins by one that has nothing but what is pinned.
+func (p *pins) rewrite() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rewriteLocked()
+}
+
+func (p *pins) rewriteLocked() error {
+	// The directory may be gone, or another process's by now.
+	if err := p.store.Reclaim(); err != nil {
+		return err
+	}
+	if fi, err := os.Lstat(p.name()); err == nil && !fi.Mode().IsRegular() {
+		if err := p.setAside(); err != nil {
+			return err
+		}
+	}
+	next := p.name() + ".new"
+	file, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	text := p.text()
+	_, err = file.WriteString(text)
+	if err = errors.Join(err, file.Sync()); err == nil {
+		err = os.Rename(next, p.name())
+	}
+	if err != nil {
+		file.Close()
+		os.Remove(next) // best effort: the error is what counts
+		return err
+	}
+	p.file.Close() // best effort: all that is in it is in the new one
+	p.file, p.size, p.torn, p.bad = file, int64(len(text)), false, 0
+	return nil
+}
+
+// text returns all pins as lines. p.mu is held.
+func (p *pins) text() string {
+	lines := make([]string, 0, len(p.h1))
+	for m, h1 := range p.h1 {
+		lines = append(lines, formatPin(m, h1))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
 }
 
 func formatPin(m module.Version, h1 string) string {
@@ -98,20 +244,15 @@ func (p *pins) mod(m module.Version) string {
 	return p.zip(m)
 }
 
+// info returns the hash of m's .info file, "" if there is none.
+func (p *pins) info(m module.Version) string {
+	m.Version += infoSuffix
+	return p.zip(m)
+}
+
 // pinZip pins the hash of m's zip, unless it has a pin already.
 func (p *pins) pinZip(m module.Version, h1 string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.h1[m] != "" {
-		return nil
-	}
-	// The write is under the lock so that lines do not mix; it is short and goes to the page cache.
-	if _, err := p.file.Write([]byte(formatPin(m, h1))); err != nil {
-		return fmt.Errorf("%s: write its pin: %w", m, err)
-	}
-	m.Path, m.Version = strings.Clone(m.Path), strings.Clone(m.Version)
-	p.h1[m] = h1
-	return nil
+	return p.add(m, h1, func(old string) bool { return old != "" })
 }
 
 // pinMod pins the hash of m's go.mod, unless it has a pin already.
@@ -120,7 +261,62 @@ func (p *pins) pinMod(m module.Version, h1 string) error {
 	return p.pinZip(m, h1)
 }
 
+// pinInfo notes the hash of m's .info file, in place of the one before.
+func (p *pins) pinInfo(m module.Version, h1 string) error {
+	m.Version += infoSuffix
+	return p.add(m, h1, func(old string) bool { return old == h1 })
+}
+
+// answer returns the hash of what upstream said last to a question about a module, "" if there is none.
+func (p *pins) answer(modPath, question string) string {
+	return p.zip(module.Version{Path: modPath, Version: "/" + question})
+}
+
+// checkAnswer returns an error if data is not that.
+func (p *pins) checkAnswer(modPath, question string, data []byte) error {
+	if pin := p.answer(modPath, question); pin != "" && pin != hashInfo(data) {
+		return fmt.Errorf("%w: it is not what was fetched", errDamaged)
+	}
+	return nil
+}
+
+// pinAnswer notes that hash, in place of the one before.
+func (p *pins) pinAnswer(modPath, question, h1 string) error {
+	return p.add(module.Version{Path: modPath, Version: "/" + question}, h1, func(old string) bool { return old == h1 })
+}
+
+// add appends a line, unless what m has will do. Where the partition is full, it makes room in the store.
+func (p *pins) add(m module.Version, h1 string, will func(old string) bool) error {
+	m.Path, m.Version = strings.Clone(m.Path), strings.Clone(m.Version)
+	line := formatPin(m, h1)
+	try := func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if will(p.h1[m]) {
+			return nil
+		}
+		if err := p.write(line); err != nil {
+			return err
+		}
+		p.h1[m] = h1
+		return nil
+	}
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+		if !full || p.store.Relieve(int64(len(line))) == 0 {
+			return fmt.Errorf("%s: write its pin: %w", m, err)
+		}
+	}
+}
+
 func (p *pins) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inPlace()   // best effort, as below
 	p.file.Sync() // best effort: what a power failure takes is fetched and verified again
 	p.file.Close()
 }

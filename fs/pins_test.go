@@ -1,10 +1,12 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/mod/module"
@@ -113,6 +115,47 @@ func TestPinsDamaged(t *testing.T) {
 				t.Errorf("what was pinned after the damage: %q", got)
 			}
 		})
+	}
+}
+
+// TestPinsChanged: whatever somebody does to the file while it is in use, nothing that was pinned is lost.
+func TestPinsChanged(t *testing.T) {
+	b := module.Version{Path: "example.com/b", Version: "v1.0.0"}
+	c := module.Version{Path: "example.com/c", Version: "v1.0.0"}
+	for name, change := range map[string]func(name string) error{
+		"removed": os.Remove,
+		"empty":   func(name string) error { return os.Truncate(name, 0) },
+		"half":    func(name string) error { return os.Truncate(name, 30) },
+		"replaced": func(name string) error {
+			return errors.Join(os.Remove(name), os.WriteFile(name, []byte("garbage"), 0o600))
+		},
+		"fifo":      func(name string) error { return errors.Join(os.Remove(name), syscall.Mkfifo(name, 0o600)) },
+		"directory": func(name string) error { return errors.Join(os.Remove(name), os.MkdirAll(name+"/sub", 0o700)) },
+		"store":     func(name string) error { return os.RemoveAll(filepath.Dir(name)) },
+	} {
+		for _, write := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/write=%v", name, write), func(t *testing.T) {
+				s := openStoreTest(t)
+				p := pinsOf(t, s)
+				if err := errors.Join(p.pinZip(moduleA, testHash('A')), p.pinInfo(b, testHash('B')), p.pinInfo(b, testHash('I'))); err != nil {
+					t.Fatal(err)
+				}
+				if err := change(filepath.Join(s.Dir(), pinsFile)); err != nil {
+					t.Fatal(err)
+				}
+				if write {
+					if err := p.pinMod(c, testHash('C')); err != nil {
+						t.Error(err)
+					}
+				}
+				p.close()
+				p = pinsOf(t, s)
+				defer p.close()
+				if p.zip(moduleA) != testHash('A') || p.info(b) != testHash('I') || write && p.mod(c) != testHash('C') || p.bad != 0 {
+					t.Errorf("left: %v, %d bad lines", p.h1, p.bad)
+				}
+			})
+		}
 	}
 }
 

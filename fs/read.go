@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"syscall"
 
 	"modfs/fetch"
 	"modfs/lru"
@@ -141,21 +142,95 @@ func (f *FS) inflateToSpool(ctx context.Context, md *mod, ix *indexed, i int) (*
 		return h, nil
 	}
 	file, err := f.store.Get(key)
-	if errors.Is(err, iofs.ErrNotExist) {
-		file, err = f.store.Fill(ctx, key, func(ctx context.Context, t *lru.Temp) error {
-			if err := t.Reserve(ix.size(i)); err != nil {
-				return err
-			}
-			return f.inflate(ctx, md, ix, i, t)
-		})
-		if err != nil && ctx.Err() != nil {
+	if err == nil {
+		sums, err := spoolSums(file, key, ix.size(i))
+		if err == nil {
+			return f.keepSummed(key, file, sums), nil
+		}
+		file.Close()
+		f.spoolDamaged(key, err)
+	} else if !isNotExist(err) {
+		if !unreadable(err) {
+			return nil, err
+		}
+		f.spoolDamaged(key, err)
+	}
+	file, err = f.store.Fill(ctx, key, func(ctx context.Context, t *lru.Temp) error {
+		if err := t.Reserve(spoolSize(ix.size(i))); err != nil {
+			return err
+		}
+		sums := new(summer)
+		if err := f.inflate(ctx, md, ix, i, io.MultiWriter(t, sums)); err != nil {
+			return err
+		}
+		_, err := t.Write(sums.sums().spoolTrailer(key))
+		return err
+	})
+	if err != nil {
+		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-	}
-	if err != nil {
 		return nil, err
 	}
-	return f.keepOpen(key, file), nil
+	f.replaced(key)
+	sums, err := spoolSums(file, key, ix.size(i))
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return f.keepSummed(key, file, sums), nil
+}
+
+// spoolDamaged takes a damaged spool file away. It can be made again.
+func (f *FS) spoolDamaged(key string, cause error) {
+	f.damaged(key, cause)
+	f.zips.drop(key)
+	if err := f.store.Quarantine(key); err != nil {
+		f.log.Error("damaged file not removed", "key", key, "err", err)
+	}
+}
+
+// readSpool reads from h, a handle on the inflated content of file i that the caller puts back. If that is damaged, it is inflated
+// again.
+func (f *FS) readSpool(ctx context.Context, md *mod, i int, h *handle, off int64, buf []byte) (n int, err error) {
+	n, err = h.sums.readAt(h, buf, off)
+	if !errors.Is(err, errDamaged) {
+		return n, err
+	}
+	f.spoolDamaged(h.Key(), err)
+	c, release, err := f.openFile(ctx, md, i, off, len(buf))
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	return c.spool.sums.readAt(c.spool, buf, off)
+}
+
+// readArchive reads from the archive of a module, which a client was told has so many bytes.
+func (f *FS) readArchive(ctx context.Context, md *mod, size, off int64, buf []byte) (n int, err error) {
+	err = f.repairing(ctx, md, func() error {
+		z, err := f.openZip(ctx, md)
+		if err != nil {
+			return err
+		}
+		defer f.zips.put(z)
+		ix, err := f.load(ctx, md)
+		if err != nil {
+			return err
+		}
+		if z.Size() != ix.sums.size {
+			return fmt.Errorf("%s: zip: %w: %d bytes, and its index is of %d", md.Version, errDamaged, z.Size(), ix.sums.size)
+		}
+		if z.Size() != size {
+			f.forgetName(inMod(md.zipKey)) // the next lookup makes a new node with the right size
+			return fmt.Errorf("%s: upstream announced a zip of %d bytes and sent one of %d", md.Version, size, z.Size())
+		}
+		if n, err = ix.sums.readAt(z, buf, off); err == io.EOF {
+			err = nil
+		}
+		return err
+	})
+	return n, err
 }
 
 // check returns an error if a file is not what its archive has been verified to have.
@@ -173,15 +248,32 @@ func (d fileData) check(size int64, sum digest) error {
 // archive on disk is not what was verified.
 func (f *FS) inflate(ctx context.Context, md *mod, ix *indexed, i int, w io.Writer) error {
 	d := ix.data(i)
-	return f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+	out := &sink{w: w}
+	err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
 		sum := sha256.New()
-		n, err := io.Copy(io.MultiWriter(sum, w), io.LimitReader(r, d.size+1))
+		n, err := io.Copy(io.MultiWriter(sum, out), io.LimitReader(r, d.size+1))
 		f.stats.inflated.Add(n)
 		if err != nil {
 			return err
 		}
 		return d.check(n, makeDigest([sha256.Size]byte(sum.Sum(nil))))
 	})
+	if out.err != nil {
+		return fmt.Errorf("%s: %s: %w", md.Version, ix.path(i), out.err)
+	}
+	return err
+}
+
+// sink remembers the error of a writer, which is not to be taken for that of what is read.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.err = err
+	return n, err
 }
 
 // inflater calls read with what file i inflates to. An error of read is damage, unless it is one of the store's.
@@ -209,48 +301,8 @@ func (f *FS) inflater(ctx context.Context, md *mod, ix *indexed, i int, read fun
 		return damaged(fmt.Sprintf("unknown method %d", d.method))
 	}
 	err = read(in)
-	if err == nil || errors.Is(err, lru.ErrNoSpace) || errors.Is(err, lru.ErrTooLarge) {
-		return err
+	if _, system := errors.AsType[syscall.Errno](err); err == nil || system && !unreadable(err) {
+		return err // lack of memory, for one
 	}
 	return damaged(err.Error())
-}
-
-// repairing runs read. If that finds the module's archive damaged, the archive goes to quarantine, is fetched and verified
-// anew, and read runs once more.
-func (f *FS) repairing(ctx context.Context, md *mod, read func() error) error {
-	md.mu.Lock()
-	generation := md.generation
-	md.mu.Unlock()
-	err := read()
-	if err == nil || !errors.Is(err, errDamaged) {
-		return err
-	}
-	if err := f.quarantine(md, generation, err); err != nil {
-		return err
-	}
-	if err := read(); err != nil {
-		return err
-	}
-	f.stats.repaired.Add(1)
-	return nil
-}
-
-// quarantine takes a damaged archive away, unless another reader did so since this one looked at the generation.
-//
-// The lock is held over the rename on purpose: who comes second must not find the damaged file still there.
-func (f *FS) quarantine(md *mod, generation int, cause error) error {
-	md.mu.Lock()
-	defer md.mu.Unlock()
-	if md.generation != generation {
-		return nil
-	}
-	md.generation++
-	f.stats.damaged.Add(1)
-	f.log.Error("archive in the store is damaged; fetching it again", "module", md.Path, "version", md.Version.Version, "err", cause)
-	f.zips.drop(md.zipKey)
-	f.trees.remove(md.slot)
-	if err := f.store.Remove(indexKey(md.Version)); err != nil {
-		return err
-	}
-	return f.store.Quarantine(md.zipKey)
 }

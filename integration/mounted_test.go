@@ -37,15 +37,26 @@ type mounted struct {
 // and its daemon, which must not have panicked or raced, is gone.
 func mount(t *testing.T, proxy *proxytest.Server, args ...string) *mounted {
 	t.Helper()
-	return mountEnv(t, proxy, nil, args...)
+	return mountWith(t, proxy, filepath.Join(t.TempDir(), "store"), nil, args)
 }
 
 // mountEnv is mount with variables for the environment of modfs, and of go commands, besides those that make them use proxy.
 func mountEnv(t *testing.T, proxy *proxytest.Server, env []string, args ...string) *mounted {
 	t.Helper()
+	return mountWith(t, proxy, filepath.Join(t.TempDir(), "store"), env, args)
+}
+
+// mountStore is mount with a store of the test's.
+func mountStore(t *testing.T, proxy *proxytest.Server, store string, args ...string) *mounted {
+	t.Helper()
+	return mountWith(t, proxy, store, nil, args)
+}
+
+func mountWith(t *testing.T, proxy *proxytest.Server, store string, env, args []string) *mounted {
+	t.Helper()
 	requireFUSE(t)
 	dir := t.TempDir()
-	m := &mounted{t: t, dir: filepath.Join(dir, "mnt"), store: filepath.Join(dir, "store"), args: args}
+	m := &mounted{t: t, dir: filepath.Join(dir, "mnt"), store: store, args: args}
 	m.env = append(os.Environ(), "HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+m.dir, "GOTELEMETRY=off", "GOWORK=off",
 		"GORACE=atexit_sleep_ms=0") // with -race each modfs would wait a second before it exits
 	m.env = slices.Concat(m.env, proxy.Env(), env)

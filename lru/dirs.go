@@ -166,7 +166,7 @@ func (s *Store) makeDir(name string) error {
 		if err := s.hooked("mkdir", name); err != nil {
 			return err
 		}
-		return os.MkdirAll(s.path(name), 0o700)
+		return s.mkdirAll(name)
 	})
 	if err != nil {
 		return err

@@ -73,6 +73,101 @@ func TestDu(t *testing.T) {
 	verify(t, s, 0)
 }
 
+// TestManyFillers has 64 fillers and readers compete for a store that has room for a quarter of what they want, some of it larger
+// than the limit. Each holds a file open that is soon evicted, which takes space that du does not show: with it, too, the limit
+// holds at any moment, and nobody but those who want too much fails.
+func TestManyFillers(t *testing.T) {
+	const limit, fillers, rounds = 12 * mib, 64, 12
+	s := open(t, Config{MaxSize: limit})
+	var gate sync.RWMutex
+	s.hook = func(op, name string) error {
+		gate.RLock()
+		defer gate.RUnlock()
+		return nil
+	}
+	var mu sync.Mutex
+	held := make(map[*File]bool)
+	hold := func(f *File, on bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if on {
+			held[f] = true
+		} else {
+			delete(held, f)
+		}
+	}
+	// unlinked is what du does not show. A file that is held twice counts once.
+	unlinked := func() (n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen := make(map[uint64]bool)
+		for f := range held {
+			fi, err := f.sh.f.Stat()
+			if err != nil {
+				t.Error(err)
+			} else if nlink(fi) == 0 && !seen[inode(fi)] {
+				seen[inode(fi)] = true
+				n += allocated(fi)
+			}
+		}
+		return n
+	}
+	done := make(chan struct{})
+	var group, sampler sync.WaitGroup
+	var most, mostUnlinked int64
+	sampler.Go(func() {
+		for {
+			gate.Lock()
+			u := unlinked() // before du: what is unlinked in between would count twice
+			n := du(t, s.Dir())
+			bytes := s.Usage().Bytes
+			gate.Unlock()
+			most, mostUnlinked = max(most, n+u), max(mostUnlinked, u)
+			if n+u > limit || bytes > limit {
+				t.Errorf("du shows %d bytes, %d are unlinked and open, the ledger has %d, the limit is %d", n, u, bytes, limit)
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for g := range fillers {
+		group.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 3))
+			var mine *File
+			for i := range rounds {
+				key := fmt.Sprintf("z/%d", r.IntN(fillers*rounds/4)) // others want it, too
+				f, err := s.Fill(context.Background(), key, filler(key, 16<<10+len(key)*(16<<10)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				hold(f, true)
+				if mine != nil {
+					hold(mine, false)
+					mine.Close()
+				}
+				mine = f
+				if i%4 == 0 {
+					_, err := s.Fill(context.Background(), fmt.Sprintf("large/%d", g), filler("large", limit))
+					wantErr(t, err, ErrTooLarge)
+				}
+			}
+			hold(mine, false)
+			mine.Close()
+		})
+	}
+	group.Wait()
+	close(done)
+	sampler.Wait()
+	if most < limit/2 || mostUnlinked == 0 || s.Usage().Evictions == 0 {
+		t.Errorf("nothing was proved: at most %d bytes, of which %d unlinked", most, mostUnlinked)
+	}
+	verify(t, s, 0)
+}
+
 // TestDirectories: directories with many long names take more than one block, and that counts too.
 func TestDirectories(t *testing.T) {
 	s := open(t, Config{})

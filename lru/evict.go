@@ -3,9 +3,9 @@ package lru
 import (
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 )
 
@@ -89,6 +89,7 @@ func (s *Store) drop(v victims) (freed int64) {
 			e.evictable = false
 			s.entries[e.key] = e
 			s.cond.Broadcast()
+			s.later(leftover{e: e})
 			s.mu.Unlock()
 			s.log.Error("file not evicted", "key", e.key, "err", err)
 			continue
@@ -145,7 +146,11 @@ func (s *Store) remove(name string) error {
 	if err := s.hooked("unlink", name); err != nil {
 		return err
 	}
-	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+	err := os.Remove(s.path(name))
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		err = os.RemoveAll(s.path(name)) // somebody put a directory in its place
+	}
+	if err != nil && !isGone(err) {
 		return err
 	}
 	return nil
@@ -155,6 +160,9 @@ func (s *Store) remove(name string) error {
 func (s *Store) dropQuarantined(e *entry) {
 	if err := s.remove(e.key); err != nil {
 		s.log.Error("file in quarantine not removed", "key", e.key, "err", err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.later(leftover{e: e, quarantined: true})
 		return // it stays counted
 	}
 	s.mu.Lock()
@@ -175,6 +183,16 @@ func (s *Store) Evict(target int64) (freed int64) {
 	v := s.take(s.used() - s.evicting - target)
 	s.mu.Unlock()
 	return s.drop(v)
+}
+
+// Relieve evicts for a write that is not the store's, needs about n bytes of the partition that the store lies on, and was told
+// that it is full. It returns how many bytes that freed: if none, trying again is pointless.
+func (s *Store) Relieve(n int64) (freed int64) {
+	if s.begin() != nil {
+		return 0
+	}
+	defer s.ops.Done()
+	return s.relieve(n)
 }
 
 // relieve evicts for an operation that needs about n bytes and was told that the partition is full. It returns how many

@@ -7,6 +7,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -112,11 +113,7 @@ func (s *Store) Get(key string) (*File, error) {
 		due := s.use(e, now)
 		s.mu.Unlock()
 
-		var f *os.File
-		err := s.hooked("open", key)
-		if err == nil {
-			f, err = os.Open(s.path(key))
-		}
+		f, err := s.openEntry(key, e)
 
 		s.mu.Lock()
 		_, busy := s.busy[key]
@@ -137,17 +134,62 @@ func (s *Store) Get(key string) (*File, error) {
 		s.mu.Lock()
 		s.unref(e)
 		s.mu.Unlock()
-		// Remove also tidies up the account and the directories. If it hits a file that came just now, that is fetched
-		// again.
-		if current && errors.Is(err, iofs.ErrNotExist) {
+		if !current {
+			continue
+		}
+		// If this hits a file that came just now, that is fetched again.
+		switch {
+		case isGone(err):
 			s.log.Warn("file is gone from the store's directory", "key", key)
-			if err := s.Remove(key); err != nil {
-				return nil, err
+			err = s.Remove(key) // also tidies up the account and the directories
+			s.missed()
+		case errors.Is(err, errChanged):
+			s.log.Error("file in the store's directory was changed", "key", key, "err", err)
+			if err2 := s.Quarantine(key); err2 != nil {
+				return nil, err2
 			}
-		} else if current {
+			if s.cfg.OnDamage != nil {
+				s.guard("OnDamage", func() { s.cfg.OnDamage(key, err) })
+			}
+			err = nil
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 	}
+}
+
+// errChanged says that what has a file's name is not the file that was put there.
+var errChanged = errors.New("not what was put there")
+
+// openEntry opens the file of key, whose entry is e. What has its name may be another one by now: a named pipe, on which an
+// ordinary open would wait for ever, or a link to anywhere. Its size tells a good part of what can be wrong with a file, and costs
+// next to nothing.
+func (s *Store) openEntry(key string, e *entry) (*os.File, error) {
+	if err := s.hooked("open", key); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(s.path(key), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.EMLINK), errors.Is(err, syscall.ENXIO): // links; sockets
+		return nil, fmt.Errorf("%w: %w", errChanged, err)
+	case err != nil:
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && (!fi.Mode().IsRegular() || fi.Size() != e.size) {
+		err = fmt.Errorf("%w: %s, %d bytes, and it was a file of %d", errChanged, fi.Mode(), fi.Size(), e.size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// isGone reports whether err says that there is no such file, maybe because something else is where its directory was.
+func isGone(err error) bool {
+	return errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // ReadFile returns the content of the file of key, of at most max bytes: if it is larger, the error wraps ErrTooLarge. It

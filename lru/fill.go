@@ -37,7 +37,7 @@ func (s *Store) Fill(ctx context.Context, key string, fill func(ctx context.Cont
 		if err == nil || !errors.Is(err, iofs.ErrNotExist) {
 			return f, err
 		}
-		if fl := s.board(key, fill); fl != nil {
+		if fl := s.board(key, fill, false); fl != nil {
 			return s.land(ctx, fl)
 		}
 		// It has just come.
@@ -45,11 +45,11 @@ func (s *Store) Fill(ctx context.Context, key string, fill func(ctx context.Cont
 }
 
 // board joins the flight for key, or starts one; both under the lock under which flights land, so none is missed. It returns
-// nil if the key is there by now, or the store is closed: Get then tells which.
-func (s *Store) board(key string, fill func(ctx context.Context, t *Temp) error) *flight {
+// nil if the key is there by now, unless that is to be replaced, or the store is closed: Get then tells which.
+func (s *Store) board(key string, fill func(ctx context.Context, t *Temp) error, replace bool) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.entries[key] != nil {
+	if s.closed || s.entries[key] != nil && !replace {
 		return nil
 	}
 	fl := s.flights[key]
@@ -58,7 +58,7 @@ func (s *Store) board(key string, fill func(ctx context.Context, t *Temp) error)
 		s.flights[key] = fl
 		s.ops.Add(1)
 		s.holders++
-		go s.fly(key, fl, fill)
+		go s.fly(key, fl, fill, replace)
 	}
 	fl.waiters++
 	return fl
@@ -89,9 +89,9 @@ func (s *Store) land(ctx context.Context, fl *flight) (*File, error) {
 
 // fly runs a flight. Its end is one step: who looks later finds the file, and all who came before get this very descriptor,
 // which stays good even if the file is evicted before they have noticed.
-func (s *Store) fly(key string, fl *flight, fill func(ctx context.Context, t *Temp) error) {
+func (s *Store) fly(key string, fl *flight, fill func(ctx context.Context, t *Temp) error, replace bool) {
 	defer s.ops.Done()
-	t, err := s.fillTemp(key, fill)
+	t, err := s.fillTemp(key, fill, replace)
 	s.mu.Lock()
 	delete(s.flights, key)
 	s.holders--
@@ -118,12 +118,17 @@ func (s *Store) fly(key string, fl *flight, fill func(ctx context.Context, t *Te
 
 // fillTemp makes the file of key, and returns it open. Its descriptor, with which it was written, is the one that is read
 // from later: opening it by name could find another file by then.
-func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) error) (*Temp, error) {
+func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) error, replace bool) (*Temp, error) {
 	t, err := s.newTemp(s.ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	err = s.call(key, t, fill)
+	if err == nil && replace {
+		if err := s.Quarantine(key); err != nil {
+			s.log.Error("damaged file is replaced and not kept", "key", key, "err", err)
+		}
+	}
 	if err == nil {
 		if err = s.commit(t, key, true); err != nil {
 			err = fmt.Errorf("%s: %w", key, err)
@@ -155,4 +160,20 @@ func (s *Store) call(key string, t *Temp, fill func(ctx context.Context, t *Temp
 		returned = true
 	}()
 	return <-result
+}
+
+// Refill is Fill for a file that is there and was found damaged. It stays what it is until fill has returned nil, and goes to the
+// quarantine then.
+func (s *Store) Refill(ctx context.Context, key string, fill func(ctx context.Context, t *Temp) error) (*File, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := s.checkKey(key); err != nil {
+		return nil, err
+	}
+	fl := s.board(key, fill, true)
+	if fl == nil {
+		return nil, ErrClosed
+	}
+	return s.land(ctx, fl)
 }

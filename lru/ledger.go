@@ -127,6 +127,7 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 	var (
 		p     partition
 		stale = s.hasFloor()
+		swept bool
 		w     waiter
 	)
 	defer w.stop()
@@ -161,6 +162,13 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 			short = s.short(n, own, p)
 		}
 		if short > s.minorBytes {
+			if len(s.stuck) > 0 && !swept {
+				swept = true
+				s.mu.Unlock()
+				s.sweep() // what could not be unlinked may be now
+				s.mu.Lock()
+				continue
+			}
 			return s.full(n, p) // and nothing was evicted in vain
 		}
 		v := s.takeUnused(evict, since)

@@ -3,9 +3,9 @@ package lru
 import (
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"os"
 	"path"
+	"syscall"
 )
 
 // Put creates or replaces the file of key, atomically: whoever reads it gets the old content or the new.
@@ -85,7 +85,10 @@ func (s *Store) rename(t *Temp, e *entry) error {
 	s.mu.Unlock()
 	err := s.hooked("rename", e.key)
 	if err == nil {
-		err = os.Rename(s.path(t.name), s.path(e.key))
+		err = s.inDir(path.Dir(e.key), func() error { return s.move(t.name, e.key) })
+	}
+	if isGone(err) {
+		err = fmt.Errorf("somebody else removed it from the store's directory while it was written: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,6 +111,19 @@ func (s *Store) rename(t *Temp, e *entry) error {
 	}
 	s.moved()
 	return nil
+}
+
+// move renames a file. A directory that somebody put where it is to go is in the way.
+func (s *Store) move(from, to string) error {
+	err := os.Rename(s.path(from), s.path(to))
+	if s.foreign(to) && (errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.ENOTEMPTY)) {
+		s.log.Error("not a file of the store, removed", "name", to)
+		if err := os.RemoveAll(s.path(to)); err != nil {
+			return err
+		}
+		err = os.Rename(s.path(from), s.path(to))
+	}
+	return err
 }
 
 // Remove removes the file of key. It is no error if there is none. Who has it open can go on reading.
@@ -184,17 +200,15 @@ func (s *Store) Quarantine(key string) error {
 		return err
 	}
 	defer s.ops.Done()
-	if err = s.hooked("rename", name); err == nil {
-		err = os.Rename(s.path(key), s.path(name))
-	}
+	more, err := s.isolate(key, name, e)
 	if err != nil {
 		s.mu.Lock()
 		s.unlockKey(key)
 		s.enlist(e)
 		s.mu.Unlock()
 		s.exit(name)
-		if errors.Is(err, iofs.ErrNotExist) {
-			return s.Remove(key) // gone behind our back
+		if isGone(err) || errors.Is(err, errChanged) {
+			return s.Remove(key) // gone behind our back, or not worth keeping
 		}
 		return fmt.Errorf("%s: quarantine: %w", key, err)
 	}
@@ -202,6 +216,7 @@ func (s *Store) Quarantine(key string) error {
 	s.unlockKey(key)
 	delete(s.entries, key)
 	s.live -= e.disk
+	e.disk += more
 	s.quarantined += e.disk
 	empty := s.unlink(key)
 	e.key = name // Files that are open know their key themselves
@@ -210,6 +225,23 @@ func (s *Store) Quarantine(key string) error {
 	s.prune(empty)
 	s.trimQuarantine()
 	return nil
+}
+
+// isolate renames the file of key, whose entry is e, to its name in quarantine/. It returns how many bytes more than it had it
+// takes by now: somebody may have written to it. What is not a file is not kept; the error is then errChanged.
+func (s *Store) isolate(key, name string, e *entry) (more int64, err error) {
+	if err := s.hooked("rename", name); err != nil {
+		return 0, err
+	}
+	fi, err := os.Lstat(s.path(key))
+	if err != nil {
+		return 0, err
+	}
+	if !fi.Mode().IsRegular() {
+		return 0, fmt.Errorf("%w: %s", errChanged, fi.Mode())
+	}
+	err = s.inDir(quarantineDir, func() error { return os.Rename(s.path(key), s.path(name)) })
+	return max(0, allocated(fi)-e.disk), err
 }
 
 // quarantineName returns a new name in quarantine/; names sort by time. The base of a key says which file it was well

@@ -258,3 +258,17 @@ func (s *Store) settleIn() {
 		go s.maintainForever()
 	}
 }
+
+// Check returns an error unless dir is a store of this version. It changes nothing.
+func Check(dir string) error {
+	data, err := os.ReadFile(dir + "/" + versionFile)
+	switch v := strings.TrimSpace(string(data)); {
+	case errors.Is(err, iofs.ErrNotExist):
+		return fmt.Errorf("%s is not a store: it has no file %q", dir, versionFile)
+	case err != nil:
+		return err
+	case v != version:
+		return fmt.Errorf("store %s has version %.20q; this modfs knows %s", dir, v, version)
+	}
+	return nil
+}

@@ -29,9 +29,16 @@
 // The files unused for longest go first. Pinned ones and those that Config.Evictable spares stay. A reader is never
 // disturbed: an open descriptor survives unlink. What it holds is waited for if there is no other way to make room.
 //
+// # When somebody else changes the directory
+//
+// The directory belongs to one process. What another one does there anyway must not hang, crash or mislead this one: a file that
+// is gone is absent, one of another size or kind than was put there goes to the quarantine (what it holds, its reader has to
+// verify), a directory that is gone is made anew, the whole store included, and what is in the way of one is removed. What
+// cannot be unlinked counts, and is tried again from time to time.
+//
 // # Concurrency
 //
-// All methods of Store may be called concurrently. Locks are taken in the order Temp.mu, Store.mu. Store.mu guards the maps
+// All methods of Store may be called concurrently. Locks are taken in the order Temp.mu, Store.healing, Store.mu. Store.mu guards the maps
 // and the ledger and is not held during I/O or callbacks; two things keep what is on disk in step with it:
 //
 //   - a key is marked busy while its name changes on disk (rename, unlink). Whoever wants to look it up or change it waits.
@@ -103,6 +110,9 @@ type Config struct {
 	// be running on behalf of one, or of Open. By the time it runs, the key may have a new file already. Typically it
 	// closes a descriptor that is kept open for the key.
 	OnEvict func(key string)
+	// OnDamage is called after the file of a key was found not to be the one that was put there: of another size, or no
+	// regular file. It is out of use by then, as after Quarantine. Otherwise as OnEvict.
+	OnDamage func(key string, err error)
 
 	Holder  string           // told to a process that is refused the store, for example a mountpoint
 	Exclude []string         // names in Dir that are neither counted nor walked, nor can be keys
@@ -112,10 +122,12 @@ type Config struct {
 
 // Store is an open store. Close it.
 type Store struct {
-	cfg  Config
-	dir  string
-	log  *slog.Logger
-	lock *os.File
+	cfg Config
+	dir string
+	log *slog.Logger
+
+	healing sync.Mutex // held while what somebody removed is made anew; taken before Store.mu
+	lock    *os.File   // guarded by healing, but in start and at the end of Close
 
 	ctx    context.Context // its lifetime, which is that of fills
 	cancel context.CancelFunc
@@ -125,6 +137,7 @@ type Store struct {
 	closeErr  error
 
 	patience time.Duration               // see reserve; shorter in tests
+	pause    time.Duration               // see sweep; shorter in tests
 	hook     func(op, name string) error // called before I/O in tests, nil otherwise; an error is as if from the system
 	measure  func() (partition, error)   // statfs; replaced in tests
 	pending  atomic.Int64                // bytes charged that the partition has not given yet
@@ -143,6 +156,9 @@ type Store struct {
 	dirs    map[string]*dirInfo
 	flights map[string]*flight
 	quar    []*entry // files in quarantine, oldest first; their keys are names under DIR
+	stuck   []leftover
+	// Whether sweep, or reconcile, is running.
+	sweeping, reconciling bool
 	ledger
 }
 
@@ -173,6 +189,7 @@ func Open(c Config) (*Store, error) {
 		dir:      dir,
 		log:      c.Log,
 		patience: defaultPatience,
+		pause:    sweepPause,
 		entries:  make(map[string]*entry),
 		pins:     make(map[string]struct{}),
 		busy:     make(map[string]struct{}),

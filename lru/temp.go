@@ -47,12 +47,14 @@ func (s *Store) newTemp(ctx context.Context) (*Temp, error) {
 	if err := s.enter(ctx, t.name, 0); err != nil {
 		return nil, err
 	}
-	err := s.retry(block, func() (err error) {
-		if err := s.hooked("create", t.name); err != nil {
+	err := s.retry(block, func() error {
+		return s.inDir(tmpDir, func() (err error) {
+			if err := s.hooked("create", t.name); err != nil {
+				return err
+			}
+			t.f, err = os.OpenFile(s.path(t.name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 			return err
-		}
-		t.f, err = os.OpenFile(s.path(t.name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		return err
+		})
 	})
 	if err != nil {
 		s.exit(t.name)
@@ -268,8 +270,16 @@ func (t *Temp) discard() {
 	t.f.Close() // best effort: nobody wants its content
 	if err := t.s.remove(t.name); err != nil {
 		t.s.log.Error("temporary file not removed", "name", t.name, "err", err)
+		t.s.mu.Lock()
+		defer t.s.mu.Unlock()
+		t.s.later(leftover{t: t})
 		return // it stays counted
 	}
+	t.discarded()
+}
+
+// discarded accounts for the file's being gone.
+func (t *Temp) discarded() {
 	t.s.exit(t.name)
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -75,12 +75,30 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this `time`, and what is small after 2m")
 	fs.DurationVar(&f.idle, "idle-timeout", 30*time.Second, "give up what brings nothing, or less than 4 KiB, in this `time`")
+	f.registerFetch(fs)
+	fs.Var(&f.logLevel, "log-level", f.logLevel.usage("what to log"))
+	fs.Var(&f.logFormat, "log-format", f.logFormat.usage("how to log"))
+}
+
+// registerFetch registers the flags that say where modules and their hashes come from.
+func (f *serveFlags) registerFetch(fs *pflag.FlagSet) {
 	f.fetch = make(map[string]*string)
 	for _, v := range fetchFlags {
 		f.fetch[v.variable] = fs.String(v.flag, "", v.usage)
 	}
-	fs.Var(&f.logLevel, "log-level", f.logLevel.usage("what to log"))
-	fs.Var(&f.logFormat, "log-format", f.logFormat.usage("how to log"))
+}
+
+// fetchConfig returns what they mean. Settings that no flag gives are read from the environment and from go env.
+func (f *serveFlags) fetchConfig(ctx context.Context, fs *pflag.FlagSet) (fetch.Config, error) {
+	given := make(map[string]string)
+	for _, v := range fetchFlags {
+		if fs.Changed(v.flag) { // --private= is a setting too: no private modules
+			given[v.variable] = *f.fetch[v.variable]
+		}
+	}
+	c, err := fetch.Settings(ctx, given)
+	c.Offline = f.offline
+	return c, err
 }
 
 // options returns what the flags mean to package fs. Settings that no flag gives are read from the environment and from
@@ -91,17 +109,10 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 	if err != nil {
 		return o, err
 	}
-	given := make(map[string]string)
-	for _, v := range fetchFlags {
-		if fs.Changed(v.flag) { // --private= is a setting too: no private modules
-			given[v.variable] = *f.fetch[v.variable]
-		}
-	}
-	o.Fetch, err = fetch.Settings(ctx, given)
+	o.Fetch, err = f.fetchConfig(ctx, fs)
 	if err != nil {
 		return o, err
 	}
-	o.Fetch.Offline = f.offline
 	if f.timeout <= 0 || f.idle <= 0 {
 		return o, usagef("--timeout and --idle-timeout must be longer than 0")
 	}
@@ -131,6 +142,18 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 
 // storeDir returns the absolute path of the store, without symbolic links, so that two names of one store are one.
 func (f *serveFlags) storeDir() (string, error) {
+	dir, err := f.storePath()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("store %s cannot be created: %v: name another with --store", dir, errno(err))
+	}
+	return dir, nil
+}
+
+// storePath is storeDir for one that must be there already, which whoever opens it finds out.
+func (f *serveFlags) storePath() (string, error) {
 	dir := f.store
 	if dir == "" {
 		cache, err := os.UserCacheDir()
@@ -145,9 +168,6 @@ func (f *serveFlags) storeDir() (string, error) {
 	}
 	if fi, err := os.Stat(dir); err == nil && !fi.IsDir() {
 		return "", fmt.Errorf("store %s is not a directory: name another with --store", dir)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("store %s cannot be created: %v: name another with --store", dir, errno(err))
 	}
 	return dir, nil
 }
