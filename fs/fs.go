@@ -30,7 +30,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,11 +45,11 @@ import (
 
 // Options say what Mount serves and how. The zero value of each field has a meaning.
 type Options struct {
-	// Store is where artifacts are kept, and how much of them. Dir must be set. Evictable, OnEvict, Exclude's
+	// Store is where artifacts are kept, and how much of them. Dir must be set. Evictable, OnEvict, OnPanic, Exclude's
 	// necessary entries and Log are set by Mount.
 	Store lru.Config
 
-	// Fetch is where artifacts come from. Tiles is set by Mount, and Log where it is nil.
+	// Fetch is where artifacts come from. Tiles and OnPanic are set by Mount, and Log where it is nil.
 	Fetch fetch.Config
 
 	// ReadOnly refuses every write with EROFS. Otherwise what clients write goes to a writable layer, below the store's
@@ -85,6 +84,8 @@ type Options struct {
 
 	// Log gets what the daemon does. Nil discards it.
 	Log *slog.Logger
+
+	hook func(what string) // in tests: called in the middle of things; see FS.at
 }
 
 const defaultMemoryLimit = 64 << 20
@@ -153,7 +154,7 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	fuseOptions := mountOptions(f.log)
+	fuseOptions := f.mountOptions()
 	if !o.ReadOnly {
 		// The kernel checks permissions when a file is opened, of which we hear nothing.
 		fuseOptions.Options = []string{"default_permissions"}
@@ -190,18 +191,15 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 }
 
 // mountOptions are the FUSE options that do not depend on Options.
-func mountOptions(log *slog.Logger) fuse.MountOptions {
+func (f *FS) mountOptions() fuse.MountOptions {
 	return fuse.MountOptions{
 		Name:              "modfs",
 		MaxWrite:          1 << 20, // also the largest READ
 		MaxBackground:     64,
 		DisableXAttrs:     true,
 		ExtraCapabilities: capNoOpendir,
-		Logger:            slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		PanicHandler: func(v any) fuse.Status {
-			log.Error("panic in a request", "err", v, "stack", string(debug.Stack()))
-			return fuse.EIO
-		},
+		Logger:            slog.NewLogLogger(f.log.Handler(), slog.LevelWarn),
+		PanicHandler:      f.panicked,
 	}
 }
 
@@ -253,6 +251,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	}
 	if err == nil {
 		o.Fetch.Tiles = tiles{f.store}
+		o.Fetch.OnPanic = f.caught
 		f.client, err = fetch.New(o.Fetch)
 	}
 	if err != nil {
@@ -279,6 +278,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.Dir = dir
 	c.Evictable = evictable
 	c.OnEvict = f.evicted
+	c.OnPanic = f.caught
 	c.MaxSize -= min(reservedSize, c.MaxSize/100)
 	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
 	if c.Holder == "" {
@@ -431,11 +431,8 @@ func (w *work) wait() {
 // but itself.
 func (f *FS) background(work func()) {
 	f.work.start(func() {
-		defer func() {
-			if v := recover(); v != nil {
-				f.log.Error("panic in background work", "err", v, "stack", string(debug.Stack()))
-			}
-		}()
+		var err error // it has been told
+		defer f.recovered("background work", &err)
 		work()
 	})
 }
