@@ -141,15 +141,17 @@ type FS struct {
 // Mount mounts a file system at mountpoint, an existing directory, and serves it in the background until it is
 // unmounted. A mount that a dead daemon left there is replaced.
 //
-// The error is a *lru.LockedError if another daemon uses the store.
+// The error is a *lru.LockedError if another daemon uses the store. Of several daemons that want one mountpoint, one gets it.
 func Mount(mountpoint string, o Options) (*FS, error) {
 	mountpoint, err := filepath.Abs(mountpoint)
 	if err != nil {
 		return nil, err
 	}
-	if err := replaceStale(mountpoint); err != nil {
+	unlock, err := claim(mountpoint)
+	if err != nil {
 		return nil, err
 	}
+	defer unlock()
 	f, err := newFS(mountpoint, o)
 	if err != nil {
 		return nil, err
@@ -293,12 +295,21 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 // Wait returns when the file system is no longer mounted and its last user has left it.
 func (f *FS) Wait() { <-f.served }
 
-// Unmount unmounts the file system. The error wraps syscall.EBUSY while a process uses it.
-func (f *FS) Unmount() error { return Unmount(f.mountpoint, false) }
+// Unmount unmounts the file system. The error wraps syscall.EBUSY while a process uses it, and ErrNotMounted if it is not
+// what is mounted there (any more).
+func (f *FS) Unmount() error { return f.unmount(false) }
 
 // UnmountLazy takes the mount out of the tree of directories at once; it is served until its last user leaves,
 // when Wait returns.
-func (f *FS) UnmountLazy() error { return Unmount(f.mountpoint, true) }
+func (f *FS) UnmountLazy() error { return f.unmount(true) }
+
+// unmount does not unmount what another daemon has mounted at the same place since this mount was taken from there.
+func (f *FS) unmount(lazy bool) error {
+	if f.dev != 0 && !f.Mounted() {
+		return fmt.Errorf("unmount %s: %w", f.mountpoint, ErrNotMounted)
+	}
+	return Unmount(f.mountpoint, lazy)
+}
 
 // Mountpoint is the absolute path of the directory that the file system is mounted at.
 func (f *FS) Mountpoint() string { return f.mountpoint }
