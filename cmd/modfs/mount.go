@@ -182,7 +182,7 @@ func prepareMountpoint(mountpoint string, over bool) error {
 		case err != nil:
 			return fmt.Errorf("%s is mounted (store %s), and %w: 'modfs unmount --force %s' ends it", mountpoint, found.Store, err, mountpoint)
 		case !isDead:
-			return fmt.Errorf("%s is served already (store %s): use it, or 'modfs unmount %s' first", mountpoint, found.Store, mountpoint)
+			return servedAlready(found)
 		}
 	}
 	if found != nil {
@@ -199,9 +199,17 @@ func prepareMountpoint(mountpoint string, over bool) error {
 	}
 	defer dir.Close()
 	if _, err := dir.Readdirnames(1); err == nil && !over {
+		// It may be what another daemon has just mounted.
+		if found, err := modfs.Find(mountpoint); err == nil && found != nil {
+			return servedAlready(found)
+		}
 		return fmt.Errorf("mountpoint %s is not empty: name another, or hide what is in it with --over", mountpoint)
 	} else if err != nil && err != io.EOF {
 		return fmt.Errorf("mountpoint %s: %w", mountpoint, errno(err))
 	}
 	return nil
+}
+
+func servedAlready(m *modfs.Found) error {
+	return fmt.Errorf("%s is served already (store %s): use it, or 'modfs unmount %[1]s' first", m.Mountpoint, m.Store)
 }
