@@ -74,6 +74,9 @@ type Config struct {
 	// http.ProxyFromEnvironment says.
 	Transport http.RoundTripper
 
+	// OnPanic is told of each panic that the client recovered from. Nil: nobody wants to know, and it is logged.
+	OnPanic func(what string, v any, stack []byte)
+
 	Log       *slog.Logger // nil discards
 	UserAgent string       // "" means "modfs"
 }
@@ -239,6 +242,8 @@ type Watch struct {
 	// lasts, to let the verification of other zips go first, and returns how many cores to use from now on: not less than
 	// before; 0 means all.
 	Turn func(ctx context.Context) (cores int)
+
+	panicked func(what string, v any) error // the client's
 }
 
 // Zip writes the verified zip of m to dst and returns its h1 hash.

@@ -232,6 +232,7 @@ func (c *Client) expect(ctx context.Context, m module.Version, suffix, want stri
 	// Our caller is a call, so Close is not waiting yet.
 	c.calls.Go(func() {
 		defer close(e.done)
+		defer c.recovered("checksum database", &e.err)
 		e.h1, e.err = c.sum(ctx, m, suffix)
 		if errors.Is(e.err, ErrNoSum) {
 			e.err = nil

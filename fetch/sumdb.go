@@ -129,13 +129,10 @@ func (d *database) lookup(ctx context.Context, m module.Version, version string)
 	ch := make(chan result, 1)
 	go func() {
 		defer d.c.calls.Done()
-		defer func() {
-			if p := recover(); p != nil {
-				ch <- result{nil, fmt.Errorf("%w: panic: %v", ErrSumDB, p)}
-			}
-		}()
-		lines, err := d.ask(m.Path, version)
-		ch <- result{lines, err}
+		var r result
+		defer func() { ch <- r }()
+		defer d.c.recovered("checksum database", &r.err)
+		r.lines, r.err = d.ask(m.Path, version)
 	}()
 	select {
 	case r := <-ch:
@@ -148,7 +145,14 @@ func (d *database) lookup(ctx context.Context, m module.Version, version string)
 // ask is lookup without a context, which sumdb.Client does not know.
 func (d *database) ask(modPath, version string) ([]string, error) {
 	s := d.current()
+	returned := false
+	defer func() {
+		if !returned {
+			d.drop(s) // it panicked, and may have left its locks
+		}
+	}()
 	lines, err := s.client.Lookup(modPath, version)
+	returned = true
 	if err == nil {
 		s.keep()
 		// A sumdb.Client remembers all that it ever read. What it verified is in the store, so a new one costs little.

@@ -53,6 +53,14 @@ func proof(s string) string { return printable(s[:min(len(s), maxProof)]) }
 
 // ReadRemote implements sumdb.ClientOps.
 func (s *session) ReadRemote(file string) (data []byte, err error) {
+	defer func() {
+		if err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.failures = append(s.failures, err)
+		}
+	}()
+	defer s.d.c.recovered("checksum database: read "+file, &err) // sumdb.Client has goroutines of its own
 	limit := s.d.c.cfg.MetaTimeout
 	ctx, cancel := context.WithTimeoutCause(s.d.c.ctx, limit, lateError(limit))
 	defer cancel()
@@ -64,9 +72,6 @@ func (s *session) ReadRemote(file string) (data []byte, err error) {
 	if errors.Is(err, ErrNotFound) && !strings.HasPrefix(file, "/lookup/") || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrBadAnswer) {
 		err = fmt.Errorf("%w: %v", ErrSumDB, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failures = append(s.failures, err)
 	return nil, err
 }
 
@@ -123,11 +128,12 @@ func (d *database) store(file string, data []byte) {
 }
 
 // ReadCache implements sumdb.ClientOps.
-func (s *session) ReadCache(file string) ([]byte, error) {
+func (s *session) ReadCache(file string) (data []byte, err error) {
+	defer s.d.c.recovered("checksum database: stored "+file, &err)
 	if s.distrust {
 		return nil, iofs.ErrNotExist
 	}
-	data, err := s.d.c.cfg.Tiles.ReadFile(file)
+	data, err = s.d.c.cfg.Tiles.ReadFile(file)
 	if err == nil && len(data) == 0 {
 		err = iofs.ErrNotExist // no file of a database is empty
 	}

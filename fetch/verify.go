@@ -52,6 +52,9 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 	if w.Turn == nil {
 		w.Turn = func(context.Context) int { return 0 }
 	}
+	if w.panicked == nil { // in tests
+		w.panicked = new(Client).panicked
+	}
 	w.Turn(ctx)
 	if ctx.Err() != nil {
 		return verdict{}, context.Cause(ctx)
@@ -84,6 +87,9 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 	if err := h.run(); err != nil {
 		if ctx.Err() != nil {
 			return verdict{}, context.Cause(ctx)
+		}
+		if errors.Is(err, errPanic) {
+			return verdict{}, err // whatever the zip has, the mistake is ours
 		}
 		return verdict{}, in.explain(err)
 	}
@@ -223,8 +229,8 @@ func (h *hashing) work() {
 	buf := hashBuffers.Get().(*[]byte)
 	defer func() {
 		hashBuffers.Put(buf)
-		if p := recover(); p != nil { // in a decompressor: it is our input's fault
-			h.fail(fmt.Errorf("panic: %v", p))
+		if p := recover(); p != nil {
+			h.fail(h.watch.panicked("verification", p))
 		}
 	}()
 	for {

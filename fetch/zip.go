@@ -34,6 +34,7 @@ func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst
 	if err != nil {
 		return "", err
 	}
+	w.panicked = c.panicked
 	v, err := verify(ctx, m, dst, d.size, c.cfg.Cores, w)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", from, err)

@@ -47,6 +47,7 @@ func minor(key string) bool {
 
 // evicted is called by the store after it dropped a file.
 func (f *FS) evicted(key string) {
+	f.at("evicted")
 	f.zips.drop(key)
 	f.touch(inMod(key))
 }
@@ -83,12 +84,8 @@ func once[T any](f *FS, ctx context.Context, key string, work func(ctx context.C
 		return none, context.Cause(ctx)
 	}
 	ch := f.flights.DoChan(key, func() (v any, err error) {
-		// DoChan would crash the process.
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v", p)
-			}
-		}()
+		defer f.recovered(key, &err) // DoChan would crash the process
+		f.at("once")
 		return work(f.ctx)
 	})
 	select {

@@ -103,6 +103,7 @@ func (f *FS) filler(md *mod, ahead bool) func(context.Context, *lru.Temp) error 
 // called, maybe more than once, when it is no longer downloading.
 func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func()) error {
 	start := time.Now()
+	f.at("fill")
 	f.stats.misses.Add(1)
 	// The .info has the mtime of the files. It comes in parallel, and a module can do without.
 	info := make(chan struct{})
@@ -112,6 +113,8 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	})
 	kept := keeper{allowance: &f.keeping}
 	defer kept.release()
+	verified := sync.OnceFunc(func() { f.turns.verified(md) })
+	defer verified() // also of one that panics, or it would keep its turn
 	dst := &summed{Temp: t}
 	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), dst, fetch.Watch{
 		File: kept.add,
@@ -121,7 +124,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 			return f.turns.verify(ctx, md)
 		},
 	})
-	f.turns.verified(md)
+	verified()
 	if err != nil {
 		return err
 	}

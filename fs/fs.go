@@ -30,7 +30,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,11 +45,11 @@ import (
 
 // Options say what Mount serves and how. The zero value of each field has a meaning.
 type Options struct {
-	// Store is where artifacts are kept, and how much of them. Dir must be set. Evictable, OnEvict, Exclude's
+	// Store is where artifacts are kept, and how much of them. Dir must be set. Evictable, OnEvict, OnPanic, Exclude's
 	// necessary entries and Log are set by Mount.
 	Store lru.Config
 
-	// Fetch is where artifacts come from. Tiles is set by Mount, and Log where it is nil.
+	// Fetch is where artifacts come from. Tiles and OnPanic are set by Mount, and Log where it is nil.
 	Fetch fetch.Config
 
 	// ReadOnly refuses every write with EROFS. Otherwise what clients write goes to a writable layer, below the store's
@@ -85,6 +84,8 @@ type Options struct {
 
 	// Log gets what the daemon does. Nil discards it.
 	Log *slog.Logger
+
+	hook func(what string) // in tests: called in the middle of things; see FS.at
 }
 
 const defaultMemoryLimit = 64 << 20
@@ -142,20 +143,22 @@ type FS struct {
 // Mount mounts a file system at mountpoint, an existing directory, and serves it in the background until it is
 // unmounted. A mount that a dead daemon left there is replaced.
 //
-// The error is a *lru.LockedError if another daemon uses the store.
+// The error is a *lru.LockedError if another daemon uses the store. Of several daemons that want one mountpoint, one gets it.
 func Mount(mountpoint string, o Options) (*FS, error) {
 	mountpoint, err := filepath.Abs(mountpoint)
 	if err != nil {
 		return nil, err
 	}
-	if err := replaceStale(mountpoint); err != nil {
+	unlock, err := claim(mountpoint)
+	if err != nil {
 		return nil, err
 	}
+	defer unlock()
 	f, err := newFS(mountpoint, o)
 	if err != nil {
 		return nil, err
 	}
-	fuseOptions := mountOptions(f.log)
+	fuseOptions := f.mountOptions()
 	if !o.ReadOnly {
 		// The kernel checks permissions when a file is opened, of which we hear nothing.
 		fuseOptions.Options = []string{"default_permissions"}
@@ -192,18 +195,15 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 }
 
 // mountOptions are the FUSE options that do not depend on Options.
-func mountOptions(log *slog.Logger) fuse.MountOptions {
+func (f *FS) mountOptions() fuse.MountOptions {
 	return fuse.MountOptions{
 		Name:              "modfs",
 		MaxWrite:          1 << 20, // also the largest READ
 		MaxBackground:     64,
 		DisableXAttrs:     true,
 		ExtraCapabilities: capNoOpendir,
-		Logger:            slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		PanicHandler: func(v any) fuse.Status {
-			log.Error("panic in a request", "err", v, "stack", string(debug.Stack()))
-			return fuse.EIO
-		},
+		Logger:            slog.NewLogLogger(f.log.Handler(), slog.LevelWarn),
+		PanicHandler:      f.panicked,
 	}
 }
 
@@ -258,7 +258,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		f.log.Error("lines of the store's pins are damaged and not believed; 'modfs verify --repair' removes them", "lines", f.pins.bad)
 	}
 	if err == nil {
-		o.Fetch.Tiles = tiles{f}
+		o.Fetch.Tiles, o.Fetch.OnPanic = tiles{f}, f.caught
 		f.client, err = fetch.New(o.Fetch)
 	}
 	if err != nil {
@@ -294,7 +294,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.Dir = dir
 	c.Evictable, c.Minor = evictable, minor
 	c.OnEvict = f.evicted
-	c.OnDamage = f.changedFile
+	c.OnDamage, c.OnPanic = f.changedFile, f.caught
 	c.MaxSize -= setAside(dir, c.MaxSize)
 	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
 	if c.Holder == "" {
@@ -309,12 +309,21 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 // Wait returns when the file system is no longer mounted and its last user has left it.
 func (f *FS) Wait() { <-f.served }
 
-// Unmount unmounts the file system. The error wraps syscall.EBUSY while a process uses it.
-func (f *FS) Unmount() error { return Unmount(f.mountpoint, false) }
+// Unmount unmounts the file system. The error wraps syscall.EBUSY while a process uses it, and ErrNotMounted if it is not
+// what is mounted there (any more).
+func (f *FS) Unmount() error { return f.unmount(false) }
 
 // UnmountLazy takes the mount out of the tree of directories at once; it is served until its last user leaves,
 // when Wait returns.
-func (f *FS) UnmountLazy() error { return Unmount(f.mountpoint, true) }
+func (f *FS) UnmountLazy() error { return f.unmount(true) }
+
+// unmount does not unmount what another daemon has mounted at the same place since this mount was taken from there.
+func (f *FS) unmount(lazy bool) error {
+	if f.dev != 0 && !f.Mounted() {
+		return fmt.Errorf("unmount %s: %w", f.mountpoint, ErrNotMounted)
+	}
+	return Unmount(f.mountpoint, lazy)
+}
 
 // Mountpoint is the absolute path of the directory that the file system is mounted at.
 func (f *FS) Mountpoint() string { return f.mountpoint }
@@ -447,11 +456,8 @@ func (w *work) wait() {
 // but itself.
 func (f *FS) background(work func()) {
 	f.work.start(func() {
-		defer func() {
-			if v := recover(); v != nil {
-				f.log.Error("panic in background work", "err", v, "stack", string(debug.Stack()))
-			}
-		}()
+		var err error // it has been told
+		defer f.recovered("background work", &err)
 		work()
 	})
 }

@@ -34,6 +34,7 @@ const (
 // Lookup implements fuse.RawFileSystem.
 func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	f.stats.lookups.Add(1)
+	f.at("lookup")
 	if slot, i, ok := moduleEntry(header.NodeId); ok {
 		return f.lookupInModule(cancel, slot, i, name, header.Pid, out)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/moby/sys/mountinfo"
@@ -201,6 +202,42 @@ func replaceStale(mountpoint string) error {
 		}
 	}
 }
+
+// claimPatience is for how long somebody else may be about to mount.
+const claimPatience = 10 * time.Second
+
+// claim replaces what dead daemons left at mountpoint, and keeps other daemons from mounting there until unlock is called: two
+// that have both seen that nothing is mounted would mount one over the other. The lock is one on the directory itself; the
+// kernel drops it when we die.
+func claim(mountpoint string) (unlock func(), err error) {
+	if err := replaceStale(mountpoint); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(mountpoint)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", mountpoint, errors.Unwrap(err))
+	}
+	unlock = func() { dir.Close() }
+	for deadline := time.Now().Add(claimPatience); ; time.Sleep(claimPause) {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("mount %s: another process is about to mount there", mountpoint)
+	} else {
+		// That the directory cannot be locked is no reason not to mount. Who had the lock before us has mounted, or failed.
+		err = replaceStale(mountpoint)
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+const claimPause = 10 * time.Millisecond
 
 // Unmount unmounts the modfs at mountpoint, whichever process serves it.
 //

@@ -312,12 +312,18 @@ func (o *overlay) forget(of *overFile) {
 	of.file, of.pinned = nil, false
 }
 
+// openedNode is descriptor for who does not hold overlay.names.
+func (f *FS) openedNode(n *node, write bool) (*os.File, error) {
+	f.overlay.names.RLock()
+	defer f.overlay.names.RUnlock()
+	f.at("open")
+	return f.descriptor(n, write)
+}
+
 // withFile calls do with a descriptor on n.
 func (f *FS) withFile(n *node, write bool, do func(*os.File) error) error {
 	for {
-		f.overlay.names.RLock()
-		file, err := f.descriptor(n, write)
-		f.overlay.names.RUnlock()
+		file, err := f.openedNode(n, write)
 		if err != nil {
 			return err
 		}

@@ -26,10 +26,14 @@ func (f *FS) change(dir uint64, name string) (place, fuse.Status) {
 		return place{}, fuse.EROFS
 	}
 	f.overlay.names.Lock()
+	status := fuse.EIO
+	defer func() {
+		if status != fuse.OK { // also if it panics
+			f.overlay.names.Unlock()
+		}
+	}()
+	f.at("change")
 	pl, status := f.place(dir, name)
-	if status != fuse.OK {
-		f.overlay.names.Unlock()
-	}
 	return pl, status
 }
 

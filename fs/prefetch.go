@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -36,8 +35,8 @@ const spareTime = 24 * time.Hour
 type prefetcher struct{ zips, mods queue }
 
 func (f *FS) initPrefetch() {
-	f.prefetch.zips = queue{max: waitingAhead, run: f.prefetchZip, start: f.background, log: f.log.With("file", "zip")}
-	f.prefetch.mods = queue{max: modsAhead, run: f.prefetchMod, start: f.background, log: f.log.With("file", "mod")}
+	f.prefetch.zips = queue{max: waitingAhead, run: f.prefetchZip, start: f.background, recovered: f.recovered, log: f.log.With("file", "zip")}
+	f.prefetch.mods = queue{max: modsAhead, run: f.prefetchMod, start: f.background, recovered: f.recovered, log: f.log.With("file", "mod")}
 }
 
 // hint has that fetched ahead which the go command that sent a request is about to need: the go.mod files that its go.sum
@@ -109,6 +108,7 @@ func (f *FS) prefetchMod(t task) error {
 
 // prefetchZip fetches an archive, and what has to be known to offer it.
 func (f *FS) prefetchZip(t task) error {
+	f.at("prefetch")
 	md := f.modules.intern(t.m)
 	if _, err := f.store.Stat(md.zipKey); err == nil || f.pointless(t) || f.turns.wanted(md) {
 		return nil
@@ -143,6 +143,9 @@ type queue struct {
 	run   func(task) error
 	start func(func()) // runs a function in the background
 	log   *slog.Logger
+
+	// recovered is deferred, and makes a panic of a task its error.
+	recovered func(what string, err *error)
 
 	mu      sync.Mutex
 	tasks   []task
@@ -194,12 +197,7 @@ func (q *queue) work() {
 
 // try runs a task, and takes it for an error if that panics.
 func (q *queue) try(t task) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			q.log.Error("panic in background work", "err", v, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", v)
-		}
-	}()
+	defer q.recovered("prefetch", &err)
 	return q.run(t)
 }
 

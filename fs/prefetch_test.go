@@ -39,6 +39,7 @@ type queueTest struct {
 func newQueueTest(max int) *queueTest {
 	q := &queueTest{bad: make(map[string]bool), crash: make(map[string]bool)}
 	q.queue = queue{max: max, run: q.runTask, start: func(work func()) { go work() }, log: slog.New(slog.DiscardHandler)}
+	q.recovered = (&FS{log: q.log}).recovered
 	return q
 }
 

@@ -15,6 +15,7 @@ type stats struct {
 	damaged, repaired        atomic.Int64 // stored files found damaged, and replaced
 	prefetched               atomic.Int64 // zips fetched before they were opened
 	insecure                 atomic.Int64 // failures that are a wrong hash, or a checksum database not to be trusted
+	panics                   atomic.Int64 // mistakes of ours that were caught; see panic.go
 }
 
 // snapshot returns the counters by the names that status.json has for them.
@@ -35,6 +36,7 @@ func (s *stats) snapshot() map[string]int64 {
 		"damaged":        s.damaged.Load(),
 		"repaired":       s.repaired.Load(),
 		"prefetched":     s.prefetched.Load(),
+		"panics":         s.panics.Load(),
 
 		"security_errors": s.insecure.Load(),
 	}

@@ -117,17 +117,10 @@ func (t *turns) pressing() bool {
 // the time that it returns, if that is not 0. It returns false if the context ended first.
 func (t *turns) await(ctx context.Context, ready func() (bool, time.Duration)) bool {
 	for {
-		t.mu.Lock()
-		ok, after := ready()
+		ok, after, changed := t.look(ready)
 		if ok {
-			t.mu.Unlock()
 			return true
 		}
-		if t.changed == nil {
-			t.changed = make(chan struct{})
-		}
-		changed := t.changed
-		t.mu.Unlock()
 		var later <-chan time.Time
 		if after > 0 {
 			later = time.After(after)
@@ -139,6 +132,19 @@ func (t *turns) await(ctx context.Context, ready func() (bool, time.Duration)) b
 			return false
 		}
 	}
+}
+
+// look calls ready, and if that returns false, it returns also what is closed when something has changed since.
+func (t *turns) look(ready func() (bool, time.Duration)) (ok bool, after time.Duration, changed <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ok, after = ready(); ok {
+		return true, 0, nil
+	}
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return false, after, t.changed
 }
 
 // wake lets those look again who wait. t.mu is held.

@@ -19,9 +19,6 @@ import (
 	modfs "modfs/fs"
 )
 
-// nightly makes the tests of this file that try everything in turn try all of it, for some minutes.
-var nightly = os.Getenv("MODFS_NIGHTLY") == "1"
-
 // faultModule returns one of many modules: one with small files, one that does not deflate, whose archive is therefore
 // preallocated, and some with one so large that it is served from disk.
 func faultModule(i int) proxytest.Module {

@@ -21,6 +21,9 @@ import (
 	modfs "modfs/fs"
 )
 
+// nightly says that the tests which have one are wanted in their long form: all that can be tried in turn, hours of load.
+var nightly = os.Getenv("MODFS_NIGHTLY") == "1"
+
 // mounted is a mount of the command under test, for tests that break something around it: the proxy, the disk, the daemon.
 // Its daemon is a process of its own, as users have it.
 type mounted struct {

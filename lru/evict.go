@@ -266,7 +266,7 @@ func (s *Store) maintainForever() {
 		case <-s.ctx.Done():
 			return
 		case <-tick.C:
-			s.maintain()
+			s.guard("maintenance", s.maintain)
 		}
 	}
 }
@@ -282,8 +282,18 @@ func (s *Store) mayEvict(key string) (may bool) {
 func (s *Store) guard(what string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic", "in", what, "err", p, "stack", string(debug.Stack()))
+			s.panicked(what, p)
 		}
 	}()
 	f()
+}
+
+// panicked notes a panic that was recovered.
+func (s *Store) panicked(what string, p any) {
+	stack := debug.Stack()
+	if s.cfg.OnPanic != nil {
+		s.cfg.OnPanic(what, p, stack)
+		return
+	}
+	s.log.Error("panic", "in", what, "err", p, "stack", string(stack))
 }

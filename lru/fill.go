@@ -6,7 +6,6 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"path"
-	"runtime/debug"
 )
 
 // flight is a fill under way. It belongs to the store and not to those who wait for it, so it goes on when they leave.
@@ -118,8 +117,17 @@ func (s *Store) fly(key string, fl *flight, fill func(ctx context.Context, t *Te
 
 // fillTemp makes the file of key, and returns it open. Its descriptor, with which it was written, is the one that is read
 // from later: opening it by name could find another file by then.
-func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) error, replace bool) (*Temp, error) {
-	t, err := s.newTemp(s.ctx)
+//
+// That it panics outside of fill means that the store is in disorder. Those who wait get an error all the same, and the file
+// stays counted, under tmp/, until the next Open.
+func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) error, replace bool) (t *Temp, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked("fill of "+key, p)
+			t, err = nil, fmt.Errorf("%s: panic: %v", key, p)
+		}
+	}()
+	t, err = s.newTemp(s.ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
@@ -152,7 +160,7 @@ func (s *Store) call(key string, t *Temp, fill func(ctx context.Context, t *Temp
 			if !returned {
 				p := recover()
 				err = fmt.Errorf("%s: fill: panic: %v", key, p)
-				s.log.Error("panic", "in", "fill", "key", key, "err", p, "stack", string(debug.Stack()))
+				s.panicked("fill of "+key, p)
 			}
 			result <- err
 		}()

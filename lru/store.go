@@ -114,6 +114,10 @@ type Config struct {
 	// regular file. It is out of use by then, as after Quarantine. Otherwise as OnEvict.
 	OnDamage func(key string, err error)
 
+	// OnPanic is told of each panic that the store recovered from, without locks: of a callback, a fill, or its own. Nil:
+	// nobody wants to know, and it is logged.
+	OnPanic func(what string, v any, stack []byte)
+
 	Holder  string           // told to a process that is refused the store, for example a mountpoint
 	Exclude []string         // names in Dir that are neither counted nor walked, nor can be keys
 	Log     *slog.Logger     // nil: nothing is logged

@@ -3,4 +3,9 @@ package main
 
 import "os"
 
-func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if status, ok := runProbe(os.Stdout); ok {
+		os.Exit(status)
+	}
+	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+}

@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,34 +20,49 @@ import (
 
 func newMount() *cobra.Command {
 	var (
-		f                serveFlags
-		over, background bool
+		f serveFlags
+		d daemonFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "mount [flags] [MOUNTPOINT]",
 		Short: "Mount the module cache and serve it",
 		Long: `Mount serves the module cache at MOUNTPOINT, by default the directory that
-'go env GOMODCACHE' names, until it is unmounted or gets SIGINT or SIGTERM. If it
-is then in use, it is unmounted lazily and served until its last user leaves; a
-second signal ends it at once.`,
+'go env GOMODCACHE' names, until it is unmounted or gets SIGINT or SIGTERM. Then
+go commands that use it may end, for as long as --grace says. If it is in use
+after that, it is unmounted lazily and served until its last user leaves, for as
+long again; a second signal ends it at once.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			daemon := takeDaemonPipe()
-			if background && daemon == nil {
+			if d.background && daemon == nil {
 				return startDaemon()
 			}
+			d.daemon = daemon
+			d.notifier = takeNotifier()
 			mountpoint, err := mountpointArg(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			return serve(cmd, &f, mountpoint, over, daemon)
+			return serve(cmd, &f, &d, mountpoint)
 		},
 	}
 	fs := cmd.Flags()
 	f.register(fs, "info", "modcache")
-	fs.BoolVar(&over, "over", false, "mount over a directory that is not empty, hiding what is in it")
-	fs.BoolVar(&background, "background", false, "return when the mount is ready; log to modfs.log in the store")
+	d.grace, d.watchdog = ageValue(30*time.Second), ageValue(2*time.Minute)
+	fs.Var(&d.grace, "grace", "how long a signal lets go commands, and then other users, go on; 0: not at all")
+	fs.Var(&d.watchdog, "watchdog", "end a daemon that hangs for this long; 0: never")
+	fs.BoolVar(&d.over, "over", false, "mount over a directory that is not empty, hiding what is in it")
+	fs.BoolVar(&d.background, "background", false, "return when the mount is ready; log to modfs.log in the store")
 	return cmd
+}
+
+// daemonFlags are the flags of mount that run has not, and what else makes a daemon.
+type daemonFlags struct {
+	over, background bool
+	grace, watchdog  ageValue
+
+	daemon   *daemonPipe // nil in the foreground
+	notifier *notifier
 }
 
 // mountpointArg returns the absolute path of the directory to mount at.
@@ -81,12 +96,12 @@ func mountpointPath(p string) (string, error) {
 	return realPath(p)
 }
 
-// serve mounts at mountpoint and serves until the mount is gone. daemon is nil in the foreground.
-func serve(cmd *cobra.Command, f *serveFlags, mountpoint string, over bool, daemon *daemonPipe) error {
+// serve mounts at mountpoint and serves until the mount is gone.
+func serve(cmd *cobra.Command, f *serveFlags, d *daemonFlags, mountpoint string) error {
 	stderr := cmd.ErrOrStderr()
 	var log io.Writer = stderr
 	sink := new(logSink)
-	if daemon != nil {
+	if d.daemon != nil {
 		log = sink
 	}
 	o, err := f.options(cmd.Context(), cmd.Flags(), log)
@@ -95,19 +110,21 @@ func serve(cmd *cobra.Command, f *serveFlags, mountpoint string, over bool, daem
 	}
 	// Before the mount exists, so that no signal leaves it behind without a daemon.
 	signals := catchSignals(endings)
-	m, err := mountAt(mountpoint, o, over, true)
+	m, err := mountAt(mountpoint, o, d.over, true)
 	if err != nil {
 		return explainMount(err, o.Store.Dir)
 	}
 	moreProcs()
 	fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
-	if daemon != nil {
-		if err := daemon.ready(o.Store.Dir, sink); err != nil {
+	if d.daemon != nil {
+		if err := d.daemon.ready(o.Store.Dir, sink); err != nil {
 			m.Close()
 			return err
 		}
 	}
-	return untilUnmounted(m, signals, stderr)
+	d.notifier.tell("READY=1", "MAINPID="+strconv.Itoa(os.Getpid()), "STATUS=serving "+mountpoint)
+	e := &ending{m: m, grace: time.Duration(d.grace), notifier: d.notifier, say: stderr}
+	return e.wait(signals, newWatchdog(m, d.notifier, time.Duration(d.watchdog)))
 }
 
 // moreProcs has the Go scheduler run more threads than there are cores, unless the user said how many. The readers of requests
@@ -160,8 +177,13 @@ func prepareMountpoint(mountpoint string, over bool) error {
 	if err != nil {
 		return err
 	}
-	if found != nil && !found.Stale && !dead(mountpoint) {
-		return fmt.Errorf("%s is served already (store %s): use it, or 'modfs unmount %s' first", mountpoint, found.Store, mountpoint)
+	if found != nil && !found.Stale {
+		switch isDead, err := dead(mountpoint); {
+		case err != nil:
+			return fmt.Errorf("%s is mounted (store %s), and %w: 'modfs unmount --force %s' ends it", mountpoint, found.Store, err, mountpoint)
+		case !isDead:
+			return servedAlready(found)
+		}
 	}
 	if found != nil {
 		if err := modfs.Unmount(mountpoint, true); err != nil {
@@ -177,6 +199,10 @@ func prepareMountpoint(mountpoint string, over bool) error {
 	}
 	defer dir.Close()
 	if _, err := dir.Readdirnames(1); err == nil && !over {
+		// It may be what another daemon has just mounted.
+		if found, err := modfs.Find(mountpoint); err == nil && found != nil {
+			return servedAlready(found)
+		}
 		return fmt.Errorf("mountpoint %s is not empty: name another, or hide what is in it with --over", mountpoint)
 	} else if err != nil && err != io.EOF {
 		return fmt.Errorf("mountpoint %s: %w", mountpoint, errno(err))
@@ -184,37 +210,6 @@ func prepareMountpoint(mountpoint string, over bool) error {
 	return nil
 }
 
-// untilUnmounted returns when m was unmounted, by whomever, and its last user has left. The first signal unmounts; the
-// second ends the wait.
-func untilUnmounted(m *modfs.FS, signals *signals, say io.Writer) error {
-	gone := make(chan struct{})
-	go func() {
-		m.Wait()
-		close(gone)
-	}()
-	for asked := false; ; {
-		select {
-		case <-gone:
-			return m.Close()
-		case <-signals.c:
-			if asked {
-				fmt.Fprintln(say, "modfs: ended while in use")
-				return exitStatus(exitError)
-			}
-			asked = true
-			go unmountOrDetach(m, say) // not here: the second signal counts even if this hangs
-		}
-	}
-}
-
-// unmountOrDetach unmounts m, lazily if it is in use.
-func unmountOrDetach(m *modfs.FS, say io.Writer) {
-	err := m.Unmount()
-	if errors.Is(err, syscall.EBUSY) {
-		fmt.Fprintf(say, "modfs: %s is in use: unmounted lazily, serving until its last user leaves (a second signal ends it)\n", m.Mountpoint())
-		err = m.UnmountLazy()
-	}
-	if err != nil {
-		fmt.Fprintf(say, "modfs: %s\n", oneLine(err))
-	}
+func servedAlready(m *modfs.Found) error {
+	return fmt.Errorf("%s is served already (store %s): use it, or 'modfs unmount %[1]s' first", m.Mountpoint, m.Store)
 }

@@ -52,7 +52,7 @@ func statusMounts(args []string) ([]modfs.Found, error) {
 	}
 	found, err := modfs.Find(mountpoint)
 	if err == nil && found == nil {
-		err = fmt.Errorf("%s is not a modfs mount: 'modfs status' lists those there are", mountpoint)
+		err = notMounted(mountpoint)
 	}
 	if err != nil {
 		return nil, err
@@ -70,6 +70,9 @@ func printMounts(w io.Writer, mounts []modfs.Found, asJSON bool) error {
 		}
 		s, err := probe(m.Mountpoint)
 		if err != nil {
+			if errors.Is(err, errHangs) {
+				err = fmt.Errorf("%w: 'modfs unmount --force %s' ends it", err, m.Mountpoint)
+			}
 			errs = append(errs, fmt.Errorf("%s: no status: %w", m.Mountpoint, err))
 			continue
 		}
