@@ -50,7 +50,7 @@ type Options struct {
 	// necessary entries and Log are set by Mount.
 	Store lru.Config
 
-	// Fetch is where artifacts come from. Tiles is set by Mount, and Log where it is nil.
+	// Fetch is where artifacts come from. Tiles and what begins with Direct are set by Mount, and Log where it is nil.
 	Fetch fetch.Config
 
 	// ReadOnly refuses every write with EROFS. Otherwise what clients write goes to a writable layer, below the store's
@@ -253,6 +253,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	}
 	if err == nil {
 		o.Fetch.Tiles = tiles{f.store}
+		f.allowDirect(&o)
 		f.client, err = fetch.New(o.Fetch)
 	}
 	if err != nil {
@@ -261,6 +262,28 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	}
 	f.initPrefetch()
 	return f, nil
+}
+
+// directDir is where modules come from version control, in the store's directory. What is in it counts as what is being
+// written.
+const directDir = "direct"
+
+// directMax is how many bytes it may take; but at most half of the store's limit.
+const directMax = 2 << 30
+
+// allowDirect lets the daemon get modules from version control, unless clients resolve: they get those by themselves, and have
+// them by the time that they look for M@V. To clone what they have just cloned would help nobody and keep them waiting.
+func (f *FS) allowDirect(o *Options) {
+	o.Fetch.Direct = ""
+	if f.overlay != nil && o.ResolveClient {
+		return
+	}
+	o.Fetch.Direct = filepath.Join(f.store.Dir(), directDir)
+	o.Fetch.DirectRoom = f.store.NewHold()
+	o.Fetch.DirectMax = directMax
+	if max := o.Store.MaxSize; max > 0 {
+		o.Fetch.DirectMax = min(directMax, max/2)
+	}
 }
 
 // reservedSize is how much of the store's limit is set aside for what its ledger does not know of, the pins and logs; but
@@ -280,7 +303,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.Evictable = evictable
 	c.OnEvict = f.evicted
 	c.MaxSize -= min(reservedSize, c.MaxSize/100)
-	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
+	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir, directDir)
 	if c.Holder == "" {
 		c.Holder = f.mountpoint
 	}
