@@ -276,7 +276,7 @@ func TestDirectHangs(t *testing.T) {
 			s.Stall(func(r *http.Request) bool { return strings.Contains(r.URL.Path, test.stall) })
 			defer s.Stall(nil)
 			cfg := directConfig(t)
-			cfg.Timeout = 2 * time.Second
+			cfg.Timeout = time.Second
 			if test.end != nil {
 				cfg.Timeout = time.Minute
 			}

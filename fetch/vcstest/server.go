@@ -34,6 +34,7 @@ import (
 const (
 	GitHost    = "git.test"
 	DaemonHost = "daemon.test"
+	PlainHost  = "plain.test" // has no https
 )
 
 // User and Password are what private repositories want.
@@ -147,7 +148,7 @@ func (s *Server) certFile() string { return filepath.Join(s.dir, "cert.pem") }
 // Env returns the environment variables, KEY=value, with which the go command and git ask this server only.
 func (s *Server) Env() []string {
 	return []string{
-		"HTTPS_PROXY=" + s.proxy.URL, "https_proxy=" + s.proxy.URL, "NO_PROXY=", "no_proxy=",
+		"HTTPS_PROXY=" + s.proxy.URL, "https_proxy=" + s.proxy.URL, "HTTP_PROXY=" + s.proxy.URL, "http_proxy=" + s.proxy.URL, "NO_PROXY=", "no_proxy=",
 		"SSL_CERT_FILE=" + s.certFile(), "GIT_SSL_CAINFO=" + s.certFile(),
 		"GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_CONFIG_COUNT=1",
@@ -221,10 +222,14 @@ func (s *Server) note(request string) {
 	s.requests = append(s.requests, request)
 }
 
-// connect is an http proxy that knows one host.
+// connect is an http proxy that knows one host, and that there is nothing behind https at some.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodConnect && strings.HasSuffix(r.URL.Host, ".test") {
+		s.serve(w, r)
+		return
+	}
 	host, _, _ := net.SplitHostPort(r.Host)
-	if r.Method != http.MethodConnect || !strings.HasSuffix(host, ".test") || host == "down.test" {
+	if r.Method != http.MethodConnect || !strings.HasSuffix(host, ".test") || host == "down.test" || host == PlainHost {
 		http.Error(w, "no such host", http.StatusBadGateway)
 		return
 	}
