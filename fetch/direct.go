@@ -272,13 +272,12 @@ func (r *run) do(ctx context.Context) error {
 	late := fmt.Errorf("%w: version control: not done in %v", ErrTimeout, d.c.cfg.Timeout)
 	ctx, end := context.WithTimeoutCause(ctx, d.c.cfg.Timeout, late)
 	defer end()
+	if err := r.prepare(); err != nil {
+		return fmt.Errorf("direct: %w", err)
+	}
 	ctx, stop, err := d.guard(ctx, r)
 	if err != nil {
 		return err
-	}
-	defer stop()
-	if err := r.prepare(); err != nil {
-		return fmt.Errorf("direct: %w", err)
 	}
 	start := time.Now()
 	args := []string{"mod", "download", "-json", r.w.path + "@" + r.w.query}
@@ -294,9 +293,14 @@ func (r *run) do(ctx context.Context) error {
 		// It was unpacked, too, which nobody asked for.
 		os.RemoveAll(filepath.Join(r.g.dir, filepath.FromSlash(escapedModule(r.w)))) // best effort: it goes with the generation
 	}
-	if ctx.Err() != nil {
+	cause := context.Cause(ctx)
+	room := stop()
+	if cause != nil {
 		r.g.spoil()
-		return context.Cause(ctx)
+		return cause
+	}
+	if room != nil {
+		return room
 	}
 	return r.answer(out, err)
 }

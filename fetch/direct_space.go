@@ -162,8 +162,9 @@ func (d *direct) measure(ctx context.Context, more int64) (int64, error) {
 	return have, nil
 }
 
-// guard watches over the room that a run takes: the context that it returns ends if that is too much. stop ends it.
-func (d *direct) guard(ctx context.Context, r *run) (_ context.Context, stop func(), err error) {
+// guard watches over the room that a run takes: the context that it returns ends if that is too much. stop ends it,
+// and returns an error if it was.
+func (d *direct) guard(ctx context.Context, r *run) (_ context.Context, stop func() error, err error) {
 	if _, err := d.measure(ctx, d.headroom()); err != nil {
 		return nil, nil, err
 	}
@@ -176,7 +177,7 @@ func (d *direct) guard(ctx context.Context, r *run) (_ context.Context, stop fun
 		defer close(done)
 		d.watch(ctx, cancel, r)
 	})
-	return ctx, func() {
+	return ctx, func() error {
 		cancel(nil)
 		<-done
 		d.mu.Lock()
@@ -190,7 +191,15 @@ func (d *direct) guard(ctx context.Context, r *run) (_ context.Context, stop fun
 		if have > d.max()/4 {
 			r.g.spoil()
 		}
+		if have > d.max() {
+			return d.tooLarge()
+		}
+		return nil
 	}, nil
+}
+
+func (d *direct) tooLarge() error {
+	return &finalError{fmt.Errorf("direct: %w: clones and what is made of them take more than %d bytes", ErrTooLarge, d.max())}
 }
 
 // watch cancels if the directory grows too large, or if nobody waits for the run and it does nothing.
@@ -211,7 +220,7 @@ func (d *direct) watch(ctx context.Context, cancel context.CancelCauseFunc, r *r
 		case err != nil:
 			cancel(err)
 		case have > d.max():
-			cancel(&finalError{fmt.Errorf("direct: %w: clones and what is made of them would take more than %d bytes", ErrTooLarge, d.max())})
+			cancel(d.tooLarge())
 		case have != last:
 			last, moved = have, time.Now()
 		case time.Since(moved) > d.c.cfg.IdleTimeout && !r.waited():

@@ -105,7 +105,7 @@ func exists(name string) bool {
 }
 
 func (s *Server) close() {
-	close(s.release)
+	s.Release()
 	s.daemon.Close()
 	s.mu.Lock()
 	for c := range s.conns {
@@ -182,6 +182,14 @@ func (s *Server) Fail(status func(r *http.Request) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status = status
+}
+
+// Release lets the stalled requests go on.
+func (s *Server) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.release)
+	s.release = make(chan struct{})
 }
 
 // Waiting returns how many requests are stalled.
@@ -266,20 +274,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		status = s.status(r)
 	}
 	name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), ".git")
+	release := s.release
 	private := r.Host == GitHost && s.private[name]
 	if stall {
 		s.waiting++
 	}
 	s.mu.Unlock()
-	switch user, password, _ := r.BasicAuth(); {
-	case stall:
+	if stall {
 		select {
-		case <-s.release:
+		case <-release:
 		case <-r.Context().Done():
 		}
 		s.mu.Lock()
 		s.waiting--
 		s.mu.Unlock()
+	}
+	switch user, password, _ := r.BasicAuth(); {
 	case status != 0:
 		http.Error(w, http.StatusText(status), status)
 	case private && (user != User || password != Password):
