@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -300,8 +299,7 @@ func TestDirectHangs(t *testing.T) {
 				t.Errorf("Info: %v, want %v", err, test.want)
 			}
 			c.Close() // waits for what is under way
-			left := slices.DeleteFunc(allEnviron(t), func(p string) bool { return !strings.Contains(p, marker) })
-			if len(left) > 0 {
+			if left := processesWith(t, marker); len(left) > 0 {
 				t.Errorf("left behind: %q", left)
 			}
 			if _, err := os.Stat(cfg.Direct); !errors.Is(err, os.ErrNotExist) {
@@ -311,17 +309,18 @@ func TestDirectHangs(t *testing.T) {
 	}
 }
 
-// allEnviron returns the environments of all processes that may be looked at.
-func allEnviron(t *testing.T) (all []string) {
+// processesWith returns the command lines of the processes whose environment contains text.
+func processesWith(t *testing.T, text string) (found []string) {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		if env, err := os.ReadFile(name); err == nil { // it may have gone, or be another user's
-			all = append(all, string(env))
+		if env, err := os.ReadFile(name); err == nil && strings.Contains(string(env), text) { // it may have gone, or be another user's
+			cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
+			found = append(found, strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}
 	}
-	return all
+	return found
 }

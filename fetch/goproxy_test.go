@@ -184,6 +184,8 @@ func TestGoProxyRules(t *testing.T) {
 		{"A", db, modLib, env{"GONOSUMDB": "vanity.test/lib"}, found},
 		{"A", db, modA, env{"GONOSUMDB": "none", "GOPRIVATE": "example.com", "GONOPROXY": "none"}, found},
 		{"A", db, modA, env{"GOPRIVATE": "none"}, found},
+		{"A", db, modLib, env{"GONOPROXY": "vanity.test"}, other}, // the database knows what the proxy has, which is not what git has
+		{"A", db, modLib, env{"GOPRIVATE": "vanity.test", "GONOSUMDB": "none"}, other},
 		// Version control systems, and protocols.
 		{"direct", off, modLib, env{"GOVCS": "*:off"}, other},
 		{"direct", off, modLib, env{"GOVCS": "public:off"}, other},

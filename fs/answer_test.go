@@ -124,6 +124,12 @@ func TestPrivateUnreachable(t *testing.T) {
 	wantAsked(t, s)
 	// Where clients resolve, they ask by themselves, and we ask nobody.
 	dir, f := mountTest(t, s, func(o *Options) { o.Fetch.Private, o.ReadOnly, o.ResolveClient = "example.com/a", false, true })
+	if err := os.MkdirAll(in(dir, "cache/download/example.com/a/@v"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(in(dir, "cache/download/example.com/a/@v/v1.0.0.mod"), []byte("module example.com/a\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	readErr(t, dir, "example.com/a@v1.0.0/a.go", syscall.ENOENT)
 	for _, u := range f.client.Upstreams() {
 		if u.URL == "direct" {
