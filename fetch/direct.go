@@ -71,6 +71,9 @@ func wantedOf(modPath, elem string) (wanted, error) {
 		name = strings.TrimPrefix(name, "v/")
 		if dot := strings.LastIndexByte(name, '.'); dot > 0 {
 			v, err := module.UnescapeVersion(name[:dot])
+			if v == "latest" || v == "upgrade" || v == "patch" || v == "none" {
+				break // the go command would not take them for branches
+			}
 			w.query, w.exact = v, module.CanonicalVersion(v) == v
 			return w, err
 		}

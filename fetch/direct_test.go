@@ -160,7 +160,7 @@ func TestDirectQueries(t *testing.T) {
 			t.Errorf("Query(%s) = %s, want %s", q, v, want)
 		}
 	}
-	for _, q := range []string{"nobranch", "a/b", "fffffff"} {
+	for _, q := range []string{"nobranch", "a/b", "fffffff", "latest", "patch"} {
 		if info, err := c.Query(t.Context(), "daemon.test/q.git", q); !errors.Is(err, fetch.ErrNotFound) {
 			t.Errorf("Query(%s) = %s, %v", q, info, err)
 		}
