@@ -145,6 +145,36 @@ func TestDirectDefault(t *testing.T) {
 	plain.goRun(prog, env, "build", "-o", "prog", ".") // it is kept
 }
 
+// A daemon that is killed while git works for it leaves clones; the next one removes them, and gets the module.
+func TestDirectKilled(t *testing.T) {
+	s, _, _ := privateModule(t)
+	s.Stall(func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/git-upload-pack") })
+	m := mount(t, proxytest.New(t), "--read-only", "--proxy", "direct", "--sumdb", "off")
+	failed := make(chan error, 1)
+	go func() {
+		_, err := m.read("vanity.test/lib@v1.0.0/lib.go")
+		failed <- err
+	}()
+	m.eventually("git hangs", func() bool { return s.Waiting() > 0 })
+	old, err := os.ReadDir(filepath.Join(m.store, "direct"))
+	if err != nil || len(old) == 0 {
+		t.Fatalf("clones: %v, %v", old, err)
+	}
+	m.kill()
+	if err := <-failed; err == nil {
+		t.Error("read what hangs, of a daemon that was killed")
+	}
+	s.Stall(nil)
+	s.Release()
+	m.start()
+	if data, err := m.read("vanity.test/lib@v1.0.0/lib.go"); err != nil {
+		t.Errorf("after the next start: %q, %v", data, err)
+	}
+	if _, err := os.Stat(filepath.Join(m.store, "direct", old[0].Name())); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the killed daemon left: %v", err)
+	}
+}
+
 // A repository that needs credentials is refused at once; one that hangs is given up when the daemon is told to leave, and leaves
 // no process behind.
 func TestDirectFaults(t *testing.T) {
