@@ -214,7 +214,6 @@ func TestDirectErrors(t *testing.T) {
 		t.Run(test.m.Path, func(t *testing.T) {
 			for what, err := range map[string]error{
 				"info": func() error { _, err := c.Info(t.Context(), test.m); return err }(),
-				"zip":  func() error { _, err := c.Zip(t.Context(), test.m, "", newFile(t), fetch.Watch{}); return err }(),
 				"list": func() error { _, err := c.List(t.Context(), test.m.Path); return err }(),
 			} {
 				if what == "list" && test.m.Path == "vanity.test/ok" {
