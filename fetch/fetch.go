@@ -5,8 +5,9 @@
 //
 // Config.Proxy is a list like GOPROXY (https://go.dev/ref/mod#environment-variables): URLs with the schemes https, http and
 // file, and the words "off" and "direct". After an entry that ends in a comma the next one is asked if the answer was 404
-// or 410, after one that ends in a bar on any error. Modules that match Config.NoProxy are asked for at no proxy; like
-// "direct", they would need version control, which this package has not: they are not found. No address is compiled in.
+// or 410, after one that ends in a bar on any error. Modules that match Config.NoProxy are asked for at no proxy. For them, and
+// for "direct", the go command is run, which gets them from version control; without Config.Direct they are not found. No
+// address is compiled in.
 //
 // # What is checked
 //
@@ -55,6 +56,16 @@ type Config struct {
 	NoSumDB  string // as GONOSUMDB: patterns of modules that the database is not asked for; "" means Private
 	Private  string // as GOPRIVATE
 	Insecure string // as GOINSECURE: patterns of modules for which a redirect from https to http is followed
+	VCS      string // as GOVCS: which version control systems may be used for what; "" means the go command's default
+
+	// Direct is a directory for the go command to get modules from version control in. It is the client's own: New and Close
+	// remove all that is in it. "" means that there is no version control.
+	Direct string
+
+	DirectMax int64 // bytes on disk that Direct may take; 0 means 2 GiB
+
+	// DirectRoom accounts for what Direct takes. nil: there is always room.
+	DirectRoom Room
 
 	// Offline refuses, with ErrOffline, whatever Tiles cannot answer.
 	Offline bool
@@ -89,6 +100,12 @@ type TileStore interface {
 	WriteFile(name string, data []byte) error
 }
 
+// Room is told, several times a second while Config.Direct changes, how many bytes that has and how many it may have until the
+// next time. The error is that there is no room for those; for fewer than before there is.
+type Room interface {
+	Resize(ctx context.Context, want, have int64) error
+}
+
 // Dst takes a zip. It is empty at first; Write appends, and what was written can be read at once. Reserve announces how
 // many bytes it will have in all. Truncate, to zero, starts over. Errors of Dst are returned wrapped, and end the fetch.
 // ReadAt may be called concurrently.
@@ -107,6 +124,7 @@ type Client struct {
 	noProxy string // the patterns in force
 	noSum   string
 	db      *database         // nil with GOSUMDB=off
+	direct  *direct           // nil without Config.Direct
 	secrets *strings.Replacer // of the settings; hides them
 	http    *http.Client
 	idle    interface{ CloseIdleConnections() } // our own transport, else nil
@@ -155,6 +173,11 @@ func New(cfg Config) (*Client, error) {
 		t := newTransport()
 		c.http.Transport, c.idle = t, t
 	}
+	if cfg.Direct != "" {
+		if c.direct, err = newDirect(c); err != nil {
+			return nil, err
+		}
+	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c, nil
 }
@@ -175,6 +198,9 @@ func (c *Client) Close() {
 	c.mu.Unlock()
 	c.cancel(errClosed)
 	c.calls.Wait()
+	if c.direct != nil {
+		c.direct.close()
+	}
 	if c.idle != nil {
 		c.idle.CloseIdleConnections()
 	}
@@ -294,6 +320,15 @@ func (c *Client) Latest(ctx context.Context, path string) ([]byte, error) {
 	return call(c, ctx, module.Version{Path: path}, "latest", c.latest)
 }
 
+// Query returns the .info file of the version that a revision stands for: a branch, a tag, or the hash of a commit, as a proxy's
+// @v/REVISION.info. It is not verified, and may be another one the next time. The error wraps ErrNotFound for what can be no
+// revision.
+func (c *Client) Query(ctx context.Context, path, revision string) ([]byte, error) {
+	return call(c, ctx, module.Version{Path: path}, "revision "+revision, func(ctx context.Context, m module.Version) ([]byte, error) {
+		return c.query(ctx, m.Path, revision)
+	})
+}
+
 // SumDB serves the checksum database NAME as a proxy does (https://go.dev/design/25530-sumdb#proxying-a-checksum-database):
 // rest is "supported", "latest", "lookup/M@V" or "tile/…", with M and V escaped. The error wraps ErrNotFound for any other
 // database than Config.SumDB and for modules whose names must not reach it.
@@ -330,6 +365,9 @@ func (c *Client) Upstreams() []Upstream {
 			list = append(list, u.state())
 		}
 	}
+	if c.direct != nil && c.direct.stats.used() {
+		list = append(list, c.direct.stats.state())
+	}
 	if c.db != nil && (c.db.direct.used() || c.db.explicit) {
 		list = append(list, c.db.direct.state())
 	}
@@ -339,7 +377,11 @@ func (c *Client) Upstreams() []Upstream {
 // call runs work as one call about something small of m, and says in its error what was wanted of which module.
 func call[T any](c *Client, ctx context.Context, m module.Version, what string,
 	work func(context.Context, module.Version) (T, error)) (T, error) {
-	return callFor(c, ctx, c.cfg.MetaTimeout, m, what, work)
+	limit := c.cfg.MetaTimeout
+	if c.direct != nil && module.MatchPrefixPatterns(c.noProxy, m.Path) {
+		limit = c.cfg.Timeout // a clone comes first
+	}
+	return callFor(c, ctx, limit, m, what, work)
 }
 
 // callFor is call for work that may take up to limit.

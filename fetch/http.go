@@ -309,7 +309,7 @@ type answer struct {
 
 // get fetches a file of at most limit bytes into memory.
 func (c *Client) get(ctx context.Context, q query, limit int64) (a answer, err error) {
-	a.from = redacted(q.u.url(q.elem))
+	a.from = q.u.shown(q.elem)
 	if q.u.base.Scheme == "file" {
 		a.data, err = getFile(q, limit)
 		q.u.note(err)

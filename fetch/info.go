@@ -84,14 +84,14 @@ func (a answer) page() string {
 
 // small asks the proxies for a file and parses the answer. An answer that cannot be parsed is an error of that proxy.
 func (c *Client) small(ctx context.Context, modPath, elem string, limit int64, parse func(a answer) ([]byte, error)) (data []byte, err error) {
-	err = c.try(ctx, modPath, func(u *upstream) error {
+	err = c.try(ctx, modPath, elem, func(u *upstream) error {
 		q := query{u, elem, modPath}
 		a, err := c.get(ctx, q, limit)
 		if err != nil {
 			return err
 		}
 		if data, err = parse(a); err != nil {
-			return fmt.Errorf("%s: %w", redacted(u.url(elem)), err)
+			return fmt.Errorf("%s: %w", u.shown(elem), err)
 		}
 		return nil
 	})
@@ -114,6 +114,29 @@ func (c *Client) latest(ctx context.Context, m module.Version) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %v", ErrNotFound, err)
 	}
 	return c.small(ctx, m.Path, escPath+"/@latest", maxInfo, func(a answer) ([]byte, error) { return parseInfo(a, "") })
+}
+
+// query is Query. What is asked for is a name in a repository and not in this world, so all that is known of the answer is that it
+// is a version of the module.
+func (c *Client) query(ctx context.Context, path, query string) ([]byte, error) {
+	elem, err := file(module.Version{Path: path, Version: query}, ".info")
+	if err != nil {
+		return nil, err
+	}
+	return c.small(ctx, path, elem, maxInfo, func(a answer) ([]byte, error) {
+		data, err := parseInfo(a, "")
+		if err != nil {
+			return nil, err
+		}
+		var info revInfo
+		if err := json.Unmarshal(data, &info); err != nil {
+			return nil, err
+		}
+		if err := module.Check(path, info.Version); err != nil || module.CanonicalVersion(info.Version) != info.Version {
+			return nil, fmt.Errorf("%w: %q is not a version of %s", ErrBadAnswer, info.Version, path)
+		}
+		return data, nil
+	})
 }
 
 // list is List.
@@ -223,8 +246,8 @@ func (c *Client) expect(ctx context.Context, m module.Version, suffix, want stri
 		close(e.done)
 		return e
 	}
-	// A private name goes nowhere; that no proxy may be asked is then the whole answer.
-	if c.cfg.Offline || module.MatchPrefixPatterns(c.noProxy, m.Path) {
+	// That nobody may be asked for a private module is then the whole answer.
+	if c.cfg.Offline || c.direct == nil && module.MatchPrefixPatterns(c.noProxy, m.Path) {
 		close(e.done)
 		return e
 	}

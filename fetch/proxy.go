@@ -28,6 +28,14 @@ func newUpstream(base *url.URL) *upstream {
 	return &upstream{base: base, stats: Upstream{URL: redacted(base)}}
 }
 
+// shown is where a file comes from, for messages.
+func (u *upstream) shown(elem string) string {
+	if u.word == "direct" {
+		return "version control" // the URL is that of a file of ours
+	}
+	return redacted(u.url(elem))
+}
+
 // redacted returns a URL for messages, which others may read: without what is before the host, for a user name alone is a token
 // as often as not, and without the query, in which a redirect may have a signature.
 func redacted(u *url.URL) string {
@@ -162,29 +170,40 @@ func (e *triedError) Error() string {
 
 func (e *triedError) Unwrap() error { return e.best }
 
-// try calls ask with one proxy after the other, as the list says, until one has what is wanted of a module. Private modules
-// are asked for at none.
-func (c *Client) try(ctx context.Context, modPath string, ask func(u *upstream) error) error {
-	if module.MatchPrefixPatterns(c.noProxy, modPath) {
-		return fmt.Errorf("%w: private: it matches GONOPROXY or GOPRIVATE, so no proxy is asked, and version control is not supported yet", ErrNotFound)
-	}
-	if c.cfg.Offline {
+// try calls ask with one proxy after the other, as the list says, until one has a file, elem below a proxy's URL, of a module. For
+// version control it is called with what is like a proxy. Private modules are asked for at no proxy.
+func (c *Client) try(ctx context.Context, modPath, elem string, ask func(u *upstream) error) error {
+	private := module.MatchPrefixPatterns(c.noProxy, modPath)
+	switch {
+	case private && c.direct == nil:
+		return fmt.Errorf("%w: private: it matches GONOPROXY or GOPRIVATE, so no proxy is asked, and version control is not to be asked here", ErrNotFound)
+	case c.cfg.Offline:
 		return ErrOffline
+	case private:
+		return c.direct.ask(ctx, modPath, elem, ask)
 	}
+	first := true
 	return tryAll(ctx, c.proxies, func(u *upstream) error {
-		switch u.word {
-		case "off":
+		defer func() { first = false }()
+		switch {
+		case u.word == "off":
 			return fmt.Errorf("%w: disabled by GOPROXY=off", ErrNotFound)
-		case "direct":
-			return fmt.Errorf("%w: direct: version control is not supported yet", ErrNotFound)
+		case u.word == "direct" && c.direct == nil:
+			return fmt.Errorf("%w: direct: version control is not to be asked here", ErrNotFound)
+		case u.word == "direct":
+			err := c.direct.ask(ctx, modPath, elem, ask)
+			if errors.Is(err, errNoGo) && !first {
+				err = fmt.Errorf("%w: %v", ErrNotFound, err) // then what the proxies said is all there is to know
+			}
+			return err
 		}
 		return ask(u)
 	})
 }
 
 // tryAll is the order of a GOPROXY list (https://go.dev/ref/mod#goproxy-protocol). As in the go command, the last error
-// that is not "not found" decides what all of them amount to. Unlike there, what "direct" says does not, as long as it
-// cannot find anything: a proxy that was down must not look like a module that does not exist.
+// that is not "not found" decides what all of them amount to. Unlike there, a "not found" of "direct" is no exception: a proxy
+// that was down must not look like a module that does not exist, even if its repository has gone.
 func tryAll(ctx context.Context, list []*upstream, ask func(u *upstream) error) error {
 	tried := new(triedError)
 	for _, u := range list {

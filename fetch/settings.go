@@ -16,7 +16,7 @@ import (
 const none = "none"
 
 // variables are those of the go command that a Config has.
-var variables = []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE"}
+var variables = []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE", "GOVCS"}
 
 // Settings returns a Config with the user's settings: flags by the names of the go command's variables, where they are
 // given (an empty one is given, too), then the environment, then what the go command knows besides: the files of `go env
@@ -44,7 +44,7 @@ func Settings(ctx context.Context, flags map[string]string) (Config, error) {
 	}
 	return Config{
 		Proxy: env["GOPROXY"], NoProxy: env["GONOPROXY"], Private: env["GOPRIVATE"],
-		SumDB: env["GOSUMDB"], NoSumDB: env["GONOSUMDB"], Insecure: env["GOINSECURE"],
+		SumDB: env["GOSUMDB"], NoSumDB: env["GONOSUMDB"], Insecure: env["GOINSECURE"], VCS: env["GOVCS"],
 	}, nil
 }
 

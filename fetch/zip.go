@@ -27,10 +27,13 @@ func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst
 	defer sum.stop()
 	d := &download{c: c, dst: dst, failed: sum.failed}
 	from := "" // who is to blame for what is in it
-	err = c.try(ctx, m.Path, func(u *upstream) error {
-		from = redacted(u.url(elem))
+	err = c.try(ctx, m.Path, elem, func(u *upstream) error {
+		from = u.shown(elem)
 		return d.from(ctx, query{u, elem, m.Path})
 	})
+	if c.direct != nil {
+		c.direct.taken(m)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -240,7 +243,7 @@ func (c *Client) zipSize(ctx context.Context, m module.Version) (size int64, err
 	if err != nil {
 		return 0, err
 	}
-	err = c.try(ctx, m.Path, func(u *upstream) error {
+	err = c.try(ctx, m.Path, elem, func(u *upstream) error {
 		size, err = c.sizeAt(ctx, query{u, elem, m.Path})
 		if err == nil && size > modzip.MaxZipFile {
 			err = fmt.Errorf("%s: %w: %d bytes", redacted(u.url(elem)), ErrTooLarge, size)

@@ -12,7 +12,7 @@ import (
 // client had removed it, and created another of that name. The files of modules are what they are for good.
 func (k Kind) replaceable() bool {
 	switch k {
-	case KindInfo, KindMod, KindZip, KindZipHash, KindList, KindLatest:
+	case KindInfo, KindMod, KindZip, KindZipHash, KindList, KindLatest, KindQuery:
 		return true
 	}
 	return false

@@ -3,9 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
-	"path"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -47,10 +45,13 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 			op, timeout = "zip", f.offerTimeout(moduleTimeout) // the size may be upstream's word only
 			n.size, err = f.zipSize(ctx, f.modules.intern(pp.Mod))
 		}
-	case KindList, KindLatest:
+	case KindList, KindLatest, KindQuery:
 		op, timeout = "list", answerTimeout
-		if pp.Kind == KindLatest {
+		switch pp.Kind {
+		case KindLatest:
 			op = "latest"
+		case KindQuery:
+			op = "revision"
 		}
 		n.data, n.born, err = f.answers.get(question(pp), func() ([]byte, error) { return f.answer(ctx, pp) })
 		n.size = int64(len(n.data))
@@ -95,43 +96,6 @@ func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
 	md.zipSize = n
 	md.mu.Unlock()
 	return n, nil
-}
-
-// answer asks upstream for what may change with time. Where it cannot be reached, the last answer will do: a build that
-// worked yesterday works today.
-func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
-	key, ask := listKey(pp.Mod.Path), f.client.List
-	if pp.Kind == KindLatest {
-		key, ask = latestKey(pp.Mod.Path), f.client.Latest
-	}
-	data, err := once(f, ctx, key, func(ctx context.Context) ([]byte, error) {
-		data, err := ask(ctx, pp.Mod.Path)
-		if err == nil {
-			f.keepAnswer(pp, key, data)
-			f.answers.keep(question(pp), data, time.Now()) // who asked may be gone
-		}
-		return data, err
-	})
-	if err == nil {
-		return data, nil
-	}
-	if errno(err) != syscall.ENOENT {
-		old, oldErr := f.stored(key, maxAnswer, func(data []byte) error { return f.pins.checkAnswer(pp.Mod.Path, path.Base(key), data) })
-		if oldErr == nil && old != nil {
-			f.log.Warn("upstream not asked; using its last answer", "module", pp.Mod.Path, "key", key, "err", err)
-			return old, nil
-		}
-	}
-	return nil, f.notReplaced(key, err)
-}
-
-// keepAnswer stores what upstream said.
-func (f *FS) keepAnswer(pp Path, key string, data []byte) {
-	if err := f.pins.pinAnswer(pp.Mod.Path, path.Base(key), hashInfo(data)); err != nil {
-		f.log.Warn("not stored", "key", key, "err", err)
-		return
-	}
-	f.put(key, data)
 }
 
 // maxAnswer bounds a list of versions, in bytes.
@@ -258,8 +222,11 @@ func newAnswers() *answers { return &answers{newBudget[string, answer](answersMe
 
 // question is the one whose answer is the list or @latest at a path.
 func question(pp Path) string {
-	if pp.Kind == KindLatest {
+	switch pp.Kind {
+	case KindLatest:
 		return latestKey(pp.Mod.Path)
+	case KindQuery:
+		return revisionKey(pp.Mod.Path, pp.Rest)
 	}
 	return listKey(pp.Mod.Path)
 }

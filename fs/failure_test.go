@@ -152,7 +152,6 @@ func TestErrors(t *testing.T) {
 		{name: "wrong database", path: file, fault: "sumdbwrong", all: true, want: syscall.EBADMSG, event: true},
 		{name: "offline", path: "example.com/a@v1.0.0", set: func(o *Options) { o.Fetch.Offline = true }, want: syscall.EHOSTUNREACH, event: true},
 		{name: "off", path: "example.com/a@v1.0.0", set: func(o *Options) { o.Fetch.Proxy = "off" }, want: syscall.ENOENT},
-		{name: "private", path: "example.com/a@v1.0.0", set: func(o *Options) { o.Fetch.Private = "example.com/a" }, want: syscall.ENOENT},
 		{
 			name: "stalled", path: file, fault: "stall", want: syscall.ETIMEDOUT, event: true,
 			// Whatever times out first, it is a time-out.

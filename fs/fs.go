@@ -49,7 +49,7 @@ type Options struct {
 	// necessary entries and Log are set by Mount.
 	Store lru.Config
 
-	// Fetch is where artifacts come from. Tiles and OnPanic are set by Mount, and Log where it is nil.
+	// Fetch is where artifacts come from. Tiles, OnPanic and what begins with Direct are set by Mount, and Log where it is nil.
 	Fetch fetch.Config
 
 	// ReadOnly refuses every write with EROFS. Otherwise what clients write goes to a writable layer, below the store's
@@ -259,6 +259,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	}
 	if err == nil {
 		o.Fetch.Tiles, o.Fetch.OnPanic = tiles{f}, f.caught
+		f.allowDirect(&o)
 		f.client, err = fetch.New(o.Fetch)
 	}
 	if err != nil {
@@ -267,6 +268,28 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	}
 	f.initPrefetch()
 	return f, nil
+}
+
+// directDir is where modules come from version control, in the store's directory. What is in it counts as what is being
+// written.
+const directDir = "direct"
+
+// directMax is how many bytes it may take; but at most half of the store's limit.
+const directMax = 2 << 30
+
+// allowDirect lets the daemon get modules from version control, unless clients resolve: they get those by themselves, and have
+// them by the time that they look for M@V. To clone what they have just cloned would help nobody and keep them waiting.
+func (f *FS) allowDirect(o *Options) {
+	o.Fetch.Direct = ""
+	if f.overlay != nil && o.ResolveClient {
+		return
+	}
+	o.Fetch.Direct = filepath.Join(f.store.Dir(), directDir)
+	o.Fetch.DirectRoom = f.store.NewHold()
+	o.Fetch.DirectMax = directMax
+	if max := o.Store.MaxSize; max > 0 {
+		o.Fetch.DirectMax = min(directMax, max/2)
+	}
 }
 
 // reservedSize is how much of the store's limit is set aside for what its ledger does not know of, the pins and logs; but
@@ -296,7 +319,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.OnEvict = f.evicted
 	c.OnDamage, c.OnPanic = f.changedFile, f.caught
 	c.MaxSize -= setAside(dir, c.MaxSize)
-	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir)
+	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir, directDir)
 	if c.Holder == "" {
 		c.Holder = f.mountpoint
 	}

@@ -295,7 +295,7 @@ func (f *FS) listed(p string) (listEntry, bool) {
 			f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp, size: size}), timeout)
 		}
 		return e, ok
-	case pp.Kind == KindList, pp.Kind == KindLatest, pp.Kind == KindSumDB:
+	case pp.Kind == KindList, pp.Kind == KindLatest, pp.Kind == KindQuery, pp.Kind == KindSumDB:
 		// The content must be read to be promised; the lookup that the kernel sends does it.
 		e.fill = func(out *fuse.EntryOut) { *out = fuse.EntryOut{} }
 		return e, true

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"golang.org/x/mod/module"
+	"golang.org/x/mod/semver"
 )
 
 // Kind says what a path below the mount stands for.
@@ -27,6 +28,7 @@ const (
 	KindZipHash              // M/@v/V.ziphash (Mod)
 	KindList                 // M/@v/list (Mod.Path)
 	KindLatest               // M/@latest (Mod.Path)
+	KindQuery                // M/@v/REVISION.info (Mod.Path, Rest: the revision: a branch, a tag, the hash of a commit)
 	KindOwn                  // what the go command makes for itself below cache/: locks, V.partial, *.tmp, vcs/…
 	KindSumDB                // cache/download/sumdb and below (Rest: "", "NAME", "NAME/supported", …)
 	KindControl              // ".modfs" and below (Rest: "", "status.json", …)
@@ -147,6 +149,9 @@ func parseVersionFile(modPath, name string) Path {
 	}
 	v, ok := parseVersion(modPath, name[:dot])
 	if !ok {
+		if v, ok := parseRevision(name[:dot]); ok && k == KindInfo {
+			return Path{Kind: KindQuery, Mod: module.Version{Path: modPath}, Rest: v}
+		}
 		return Path{Kind: KindOwn}
 	}
 	return Path{Kind: k, Mod: module.Version{Path: modPath, Version: v}}
@@ -195,6 +200,25 @@ func parseVersion(modPath, escVersion string) (string, bool) {
 		}
 	}
 	return v, true
+}
+
+// parseRevision unescapes what is no canonical version, and reports whether the go command would ask a proxy for it as it is: it
+// turns v1, v1.2 and words like latest into versions by itself (newQueryMatcher in cmd/go/internal/modload/query.go).
+func parseRevision(esc string) (string, bool) {
+	v, err := module.UnescapeVersion(esc)
+	if err != nil || strings.HasPrefix(v, "-") || strings.Contains(v, ".tmp-") {
+		return "", false
+	}
+	switch v {
+	case "latest", "upgrade", "patch", "none":
+		return "", false
+	}
+	return v, !semver.IsValid(v) || strings.Count(v, ".") >= 2
+}
+
+// revisionKey is where what a revision stood for is.
+func revisionKey(path, revision string) string {
+	return versionsDir(path) + "/" + escape(revision) + ".info"
 }
 
 // reserved reports whether an element of a path is a name for which tools search the directories above a module. Those

@@ -68,6 +68,12 @@ func TestParsePath(t *testing.T) {
 		{"cache/download/example.com/m/@v/" + pseudo + ".ziphash", Path{KindZipHash, m("example.com/m", pseudo), ""}},
 		{"cache/download/" + tool + "/@v/" + toolV + ".zip", Path{KindZip, m(tool, toolV), ""}},
 
+		{"cache/download/example.com/m/@v/master.info", Path{KindQuery, m("example.com/m", ""), "master"}},
+		{"cache/download/example.com/m/@v/!fix.!it.info", Path{KindQuery, m("example.com/m", ""), "Fix.It"}},
+		{"cache/download/example.com/m/@v/0123abcd.info", Path{KindQuery, m("example.com/m", ""), "0123abcd"}},
+		{"cache/download/example.com/m/@v/v2.0.0.info", Path{KindQuery, m("example.com/m", ""), "v2.0.0"}}, // upstream makes it +incompatible
+		{"cache/download/example.com/m/@v/v1.0.0+meta.info", Path{KindQuery, m("example.com/m", ""), "v1.0.0+meta"}},
+
 		{".modfs", Path{Kind: KindControl}},
 		{".modfs/status.json", Path{Kind: KindControl, Rest: "status.json"}},
 	}
@@ -102,7 +108,8 @@ func TestParsePathRefuses(t *testing.T) {
 		"@v", "nodot", "nodot/@v", "gopkg.in/yaml/@v", "Example.com", "example.com/go.mod", "example.com/vendor/x/@v",
 		"example.com/m/@v/v1.0.0.lock", "example.com/m/@v/v1.0.0.partial", "example.com/m/@v/v1.0.0.info123.tmp",
 		"example.com/m/@v/v1.0.0.zip123.tmp", "example.com/m/@v/v1.0.0.ziphash-tmp", "example.com/m/@v/list.lock", "example.com/m/@v/v1.0.0",
-		"example.com/m/@v/master.info", "example.com/m/@v/v1.info", "example.com/m/@v/v2.0.0.mod", "example.com/m/@v/.info",
+		"example.com/m/@v/v1.info", "example.com/m/@v/v1.2.info", "example.com/m/@v/latest.info", "example.com/m/@v/master.mod",
+		"example.com/m/@v/-x.info", "example.com/m/@v/v1.2.3.tmp-123.info", "example.com/m/@v/Main.info", "example.com/m/@v/v2.0.0.mod", "example.com/m/@v/.info",
 		"example.com/m/@v/v1.0.0.info/x", "example.com/m/@v/x/y.info", "example.com/m/@latest/x", "example.com/m/@x", "example.com/m@v1.0.0",
 	} {
 		if got := ParsePath(downloadDir + "/" + p); got != (Path{Kind: KindOwn}) {
@@ -142,6 +149,8 @@ func format(p Path) (string, bool) {
 		return listKey(p.Mod.Path), true
 	case KindLatest:
 		return latestKey(p.Mod.Path), true
+	case KindQuery:
+		return revisionKey(p.Mod.Path, p.Rest), true
 	case KindSumDB:
 		return strings.TrimSuffix(downloadDir+"/sumdb/"+p.Rest, "/"), true
 	case KindControl:

@@ -59,7 +59,7 @@ func (f *FS) removed(p string, pp Path) {
 	case KindModule:
 		f.evictModule(pp.Mod)
 		f.forgetName(inMod(zipHashKey(pp.Mod)))
-	case KindInfo, KindMod, KindZip, KindList, KindLatest:
+	case KindInfo, KindMod, KindZip, KindList, KindLatest, KindQuery:
 		f.zips.drop(storeKey(p))
 		f.evict(storeKey(p))
 	case KindVersions: // on a mount where clients resolve, nobody sees these two, nor removes them

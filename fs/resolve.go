@@ -305,7 +305,7 @@ func (f *FS) shows(p string, pp Path) bool {
 	case KindInfo, KindMod:
 		_, err := f.store.Stat(storeKey(p))
 		return err == nil
-	case KindList, KindLatest:
+	case KindList, KindLatest, KindQuery:
 		_, err := f.store.Stat(storeKey(p))
 		return err == nil && !f.opts.ResolveClient
 	}
@@ -386,7 +386,7 @@ func (f *FS) resolvable(p string, pp Path, caller uint32) bool {
 	switch pp.Kind {
 	case KindInfo, KindMod:
 		return f.lazily(p, pp) || f.summed(p, pp, caller)
-	case KindList, KindLatest, KindSumDB:
+	case KindList, KindLatest, KindQuery, KindSumDB:
 		return false
 	}
 	return true
