@@ -109,3 +109,6 @@ func broken(err error) bool {
 	return strings.Contains(text, "GOAWAY") || strings.Contains(text, "connection lost") ||
 		strings.Contains(text, "server closed idle connection")
 }
+
+// errOffline is what is not here, and must not be fetched.
+var errOffline = fmt.Errorf("%w, and not in the store: open it once without --offline, or bring it with modfs bundle and modfs import", ErrOffline)

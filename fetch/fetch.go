@@ -355,6 +355,10 @@ type Upstream struct {
 	Failures  int64     `json:"failures"` // requests with another answer than 2xx, 404 and 410, or none
 	LastError string    `json:"last_error,omitempty"`
 	LastTime  time.Time `json:"last_error_time,omitzero"`
+
+	// While no connection can be made: since when, and when it is tried again. Requests fail at once meanwhile.
+	DownSince time.Time `json:"unreachable_since,omitzero"`
+	NextTry   time.Time `json:"next_try,omitzero"`
 }
 
 // Upstreams returns the state of all that is asked, in the order of the settings.

@@ -38,7 +38,7 @@ const (
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:      true, // a DialContext of one's own would turn it off
 		MaxIdleConns:           128,
 		MaxIdleConnsPerHost:    64,
@@ -166,12 +166,16 @@ type query struct {
 // exchange sends one request and calls use with the answer, if it is 200 or 206. Reading its body fails with ErrTimeout
 // when it comes too slowly.
 func (c *Client) exchange(ctx context.Context, method string, q query, header http.Header, use func(*http.Response) error) (err error) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
+	defer cancel(nil)
+	ctx, try, err := q.u.breaker.begin(ctx, cancel)
+	if err != nil {
+		return err
+	}
 	defer func() {
 		err = c.redact(err)
 		q.u.note(err)
 	}()
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
-	defer cancel(nil)
 	// The timer runs while we wait for the network, and not while dst takes its time.
 	idle := c.cfg.IdleTimeout
 	in := &body{ctx: ctx, window: idle}
@@ -179,6 +183,7 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 	defer in.timer.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, q.u.url(q.elem).String(), nil)
 	if err != nil {
+		c.ended(ctx, q.u, try, err)
 		return err
 	}
 	for k, v := range header {
@@ -189,6 +194,7 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 	start := time.Now()
 	resp, err := c.http.Do(req)
 	in.timer.Stop()
+	c.ended(ctx, q.u, try, err)
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // our caller says the URL

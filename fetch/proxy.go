@@ -20,6 +20,8 @@ type upstream struct {
 	word     string   // "direct" or "off"; "" with a URL
 	fallBack bool     // go on with the next entry after any error, not only after "not found"
 
+	breaker breaker
+
 	mu    sync.Mutex
 	stats Upstream
 }
@@ -74,8 +76,14 @@ func (u *upstream) note(err error) {
 
 func (u *upstream) state() Upstream {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.stats
+	s := u.stats
+	u.mu.Unlock()
+	u.breaker.mu.Lock()
+	defer u.breaker.mu.Unlock()
+	if o := u.breaker.down; o != nil {
+		s.DownSince, s.NextTry = o.since, o.next
+	}
+	return s
 }
 
 func (u *upstream) used() bool { return u.state().Requests > 0 }
@@ -178,7 +186,7 @@ func (c *Client) try(ctx context.Context, modPath, elem string, ask func(u *upst
 	case private && c.direct == nil:
 		return fmt.Errorf("%w: private: it matches GONOPROXY or GOPRIVATE, so no proxy is asked, and version control is not to be asked here", ErrNotFound)
 	case c.cfg.Offline:
-		return ErrOffline
+		return errOffline
 	case private:
 		return c.direct.ask(ctx, modPath, elem, ask)
 	}

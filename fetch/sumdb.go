@@ -212,7 +212,7 @@ func (d *database) open(distrust bool) *session {
 // read gets a file from the database, by way of a proxy that offers that, else directly.
 func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 	if d.c.cfg.Offline {
-		return nil, ErrOffline
+		return nil, errOffline
 	}
 	via, err := d.find(ctx)
 	if err != nil {

@@ -132,6 +132,9 @@ func printStatus(w io.Writer, s *modfs.Status) error {
 		if up.LastError != "" {
 			last = ", last: " + up.LastError
 		}
+		if !up.DownSince.IsZero() {
+			last += fmt.Sprintf("; unreachable since %s, next try in %v", up.DownSince.Local().Format(time.TimeOnly), max(time.Until(up.NextTry), 0).Round(100*time.Millisecond))
+		}
 		row("upstream", "%s: %d requests, %d failed%s", up.URL, up.Requests, up.Failures, last)
 	}
 	return t.Flush()
