@@ -70,6 +70,20 @@ type Config struct {
 	// Offline refuses, with ErrOffline, whatever Tiles cannot answer.
 	Offline bool
 
+	// Seeds are where modules are taken from before a proxy is asked. They stay open as long as the client is.
+	Seeds []*Seed
+
+	// SeedsOnly has nothing taken from anywhere else. The checksum database is asked all the same, unless Offline is set.
+	SeedsOnly bool
+
+	// Sums are hashes that are known to the user, as in a go.sum: the version of a go.mod file's has the suffix "/go.mod". They
+	// count for what comes from seeds: it must not differ, and where the database has no say, they vouch for it.
+	Sums map[module.Version]string
+
+	// OnSeed is told of each zip and go.mod file that was taken from a seed, before it is returned; nil: nobody wants to know.
+	// It is called concurrently.
+	OnSeed func(Check)
+
 	// Tiles keeps what was verified of the checksum database. nil keeps it in memory, as long as the client lives.
 	Tiles TileStore
 
@@ -132,6 +146,7 @@ type Client struct {
 	cancel  context.CancelCauseFunc
 
 	mu     sync.Mutex
+	alone  *Client // see sumFromSeeds; nil until there is need for it
 	closed bool
 	calls  sync.WaitGroup // Add only with mu held and closed false
 }
@@ -195,8 +210,12 @@ func orDefault[T comparable](v, def T) T {
 func (c *Client) Close() {
 	c.mu.Lock()
 	c.closed = true
+	alone := c.alone
 	c.mu.Unlock()
 	c.cancel(errClosed)
+	if alone != nil {
+		alone.Close()
+	}
 	c.calls.Wait()
 	if c.direct != nil {
 		c.direct.close()
@@ -241,7 +260,7 @@ func lateError(limit time.Duration) error { return fmt.Errorf("%w: not done in %
 // m is unescaped and canonical, as module.Check requires. The error wraps ErrNotFound if every proxy answered 404 or 410,
 // or none may be asked.
 func (c *Client) Info(ctx context.Context, m module.Version) ([]byte, error) {
-	return call(c, ctx, m, "info", c.info)
+	return call(c, ctx, m, "info", c.seededInfo)
 }
 
 // Mod returns m's go.mod file, of at most modzip.MaxGoMod bytes, and its h1 hash, as in the "/go.mod" line of a go.sum.
@@ -249,7 +268,7 @@ func (c *Client) Info(ctx context.Context, m module.Version) ([]byte, error) {
 // ErrMismatch.
 func (c *Client) Mod(ctx context.Context, m module.Version, want string) (data []byte, h1 string, err error) {
 	data, err = call(c, ctx, m, "go.mod", func(ctx context.Context, m module.Version) (data []byte, err error) {
-		data, h1, err = c.mod(ctx, m, want)
+		data, h1, err = c.seededMod(ctx, m, want)
 		return data, err
 	})
 	return data, h1, err
@@ -263,6 +282,10 @@ type Watch struct {
 
 	// Sum is told the SHA-256 of the content of each file, the one that went into the hash of the zip. It means as much.
 	Sum func(name string, sum [sha256.Size]byte)
+
+	// Again is called when what File was told turned out to be about a zip that is not used: another one comes. If it is nil,
+	// File is told nothing of zips that may not be used, those of Config.Seeds.
+	Again func()
 
 	// Turn is called when the zip is downloaded, and then before each file is verified. It may wait, as long as the context
 	// lasts, to let the verification of other zips go first, and returns how many cores to use from now on: not less than
@@ -284,19 +307,19 @@ type Watch struct {
 // if dst failed. Whatever dst then holds is to be thrown away.
 func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, w Watch) (h1 string, err error) {
 	return callFor(c, ctx, c.cfg.Timeout, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
-		return c.zip(ctx, m, want, dst, w)
+		return c.seededZip(ctx, m, want, dst, w)
 	})
 }
 
 // ZipSize returns the size of m's zip in bytes, as the proxy announces it: a promise, not verified; -1 if it announces none.
 func (c *Client) ZipSize(ctx context.Context, m module.Version) (int64, error) {
-	return call(c, ctx, m, "size of zip", c.zipSize)
+	return call(c, ctx, m, "size of zip", c.seededSize)
 }
 
 // ZipHash returns the h1 hash of m's zip from the checksum database. The error wraps ErrNoSum if that does not cover m.
 func (c *Client) ZipHash(ctx context.Context, m module.Version) (h1 string, err error) {
 	return call(c, ctx, m, "hash of zip", func(ctx context.Context, m module.Version) (string, error) {
-		return c.sum(ctx, m, "")
+		return c.seededSum(ctx, m, "")
 	})
 }
 
@@ -304,14 +327,14 @@ func (c *Client) ZipHash(ctx context.Context, m module.Version) (h1 string, err 
 // cover m.
 func (c *Client) ModHash(ctx context.Context, m module.Version) (h1 string, err error) {
 	return call(c, ctx, m, "hash of go.mod", func(ctx context.Context, m module.Version) (string, error) {
-		return c.sum(ctx, m, "/go.mod")
+		return c.seededSum(ctx, m, "/go.mod")
 	})
 }
 
 // List returns the versions that the module's @v/list gives: one a line, those that are versions. It may be empty, and it
 // is not verified.
 func (c *Client) List(ctx context.Context, path string) ([]byte, error) {
-	return call(c, ctx, module.Version{Path: path}, "list", c.list)
+	return call(c, ctx, module.Version{Path: path}, "list", c.seededList)
 }
 
 // Latest returns the module's @latest, as an .info file of any version. It is not verified. Few proxies have it for every
