@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
+
+	"modfs/fetch"
 )
 
 // answer asks upstream for what may change with time: which versions there are, which one is the latest, and which one a
@@ -18,7 +20,11 @@ import (
 func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 	key := question(pp)
 	return once(f, ctx, key, func(ctx context.Context) ([]byte, error) {
-		data, err := f.askUpstream(ctx, pp)
+		var data []byte
+		var err error = fetch.ErrOffline // what upstream said last is better than what a seed has, which is only part of it
+		if !f.opts.Fetch.Offline {
+			data, err = f.askUpstream(ctx, pp)
+		}
 		if err == nil {
 			f.keepAnswer(pp, key, data)
 		} else if errno(err) != syscall.ENOENT {
@@ -26,6 +32,8 @@ func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 			if oldErr == nil && old != nil {
 				f.log.Warn("upstream not asked; using its last answer", "module", pp.Mod.Path, "key", key, "err", err)
 				data, err = old, nil
+			} else if f.opts.Fetch.Offline {
+				data, err = f.askUpstream(ctx, pp)
 			}
 		}
 		err = f.notReplaced(key, err)

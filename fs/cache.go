@@ -170,6 +170,9 @@ func infoTime(m module.Version, data []byte) (time.Time, error) {
 // mod returns m's go.mod, verified: when it is fetched against the checksum database, each time that it is read against
 // its pin.
 func (f *FS) mod(ctx context.Context, m module.Version) ([]byte, error) {
+	if err := f.confirm(ctx, m, modSuffix); err != nil {
+		return nil, err
+	}
 	if data, err := f.storedMod(m); data != nil || err != nil {
 		return data, err
 	}
@@ -222,13 +225,16 @@ func hashFile(name string, data []byte) string {
 // hash returns the h1 hash of m's zip: its pin, else what the checksum database says, else that of the zip, which is then
 // fetched.
 func (f *FS) hash(ctx context.Context, m module.Version) (string, error) {
+	if err := f.confirm(ctx, m, ""); err != nil {
+		return "", err
+	}
 	if h1 := f.pins.zip(m); h1 != "" {
 		return h1, nil
 	}
 	h1, err := once(f, ctx, "ziphash "+m.String(), func(ctx context.Context) (string, error) {
 		return f.client.ZipHash(ctx, m)
 	})
-	if !errors.Is(err, fetch.ErrNoSum) {
+	if !errors.Is(err, fetch.ErrNoSum) && !errors.Is(err, fetch.ErrOffline) { // offline, a seed may have the zip
 		return h1, err
 	}
 	z, err := f.openZip(ctx, f.modules.intern(m))
@@ -353,6 +359,9 @@ func (f *FS) load(ctx context.Context, md *mod) (ix *indexed, err error) {
 }
 
 func (f *FS) loadStored(ctx context.Context, md *mod) (*indexed, error) {
+	if err := f.confirm(ctx, md.Version, ""); err != nil {
+		return nil, err
+	}
 	key := indexKey(md.Version)
 	if ix, err := f.storedIndex(md.Version); err != nil {
 		return nil, err

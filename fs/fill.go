@@ -25,6 +25,9 @@ func (f *FS) openZip(ctx context.Context, md *mod) (*handle, error) {
 	if h := f.zips.get(md.zipKey); h != nil {
 		return h, nil
 	}
+	if err := f.confirm(ctx, md.Version, ""); err != nil {
+		return nil, err
+	}
 	file, err := f.store.Get(md.zipKey)
 	switch {
 	case err == nil:
@@ -117,8 +120,9 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	defer verified() // also of one that panics, or it would keep its turn
 	dst := &summed{Temp: t}
 	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), dst, fetch.Watch{
-		File: kept.add,
-		Sum:  kept.sum,
+		File:  kept.add,
+		Sum:   kept.sum,
+		Again: kept.reset,
 		Turn: func(ctx context.Context) (cores int) {
 			downloaded()
 			return f.turns.verify(ctx, md)
@@ -304,6 +308,14 @@ func set[V any](m *map[string]V, key string, v V) {
 		*m = make(map[string]V)
 	}
 	(*m)[key] = v
+}
+
+// reset is the Again of a fetch.Watch.
+func (k *keeper) reset() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.release()
+	k.files, k.sums, k.bytes = nil, digests{}, 0
 }
 
 // release gives back what was taken of the allowance: what was kept is somewhere else by now, or nowhere.

@@ -71,6 +71,10 @@ type Options struct {
 	// AllowOther lets users other than the daemon's read the mount; the kernel then checks permissions.
 	AllowOther bool
 
+	// HidePrivate hides modules that match Fetch.Private or Fetch.NoProxy: the daemon fetches them with its own
+	// credentials, and all who can read the mount could read them.
+	HidePrivate bool
+
 	// MemoryLimit bounds the inflated file content kept in memory, in bytes. 0 means 64 MiB.
 	MemoryLimit int64
 
@@ -106,6 +110,7 @@ type FS struct {
 	client *fetch.Client
 	pins   *pins
 
+	private  private  // what the lazy tree does not have
 	overlay  *overlay // nil on a read-only mount
 	removals removals
 
@@ -130,6 +135,7 @@ type FS struct {
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
 	goSums      *budget[fileID, sums]
 
+	onSeed  func(fetch.Check) // what else is to be told; nil: nobody
 	damage  damage
 	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
 	stats   stats
@@ -236,6 +242,10 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	f.work.idle.L = &f.work.mu
 	f.changed.Store(f.started.UnixNano())
 	f.ctx, f.stop = context.WithCancel(context.Background())
+	if o.HidePrivate {
+		f.private = patterns(o.Fetch.Private, o.Fetch.NoProxy)
+		f.nodes.private = f.private
+	}
 	f.nodes.init(modRoot)
 	if o.Pkg {
 		f.nodes.init("")
@@ -258,7 +268,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		f.log.Error("lines of the store's pins are damaged and not believed; 'modfs verify --repair' removes them", "lines", f.pins.bad)
 	}
 	if err == nil {
-		o.Fetch.Tiles, o.Fetch.OnPanic = tiles{f}, f.caught
+		o.Fetch.Tiles, o.Fetch.OnPanic, o.Fetch.OnSeed = tiles{f}, f.caught, f.seeded
 		f.allowDirect(&o)
 		f.client, err = fetch.New(o.Fetch)
 	}

@@ -163,7 +163,7 @@ func (f *FS) listPath(n *node) []listEntry {
 		}
 		lazy := add
 		add = func(name string) {
-			if p := path.Join(n.path, name); !written[name] && f.shows(p, parse(p)) {
+			if p := path.Join(n.path, name); !written[name] && f.shows(p, f.private.parse(p)) {
 				lazy(name)
 			}
 		}
@@ -218,7 +218,7 @@ func (f *FS) listOverlay(n *node) []listEntry {
 			if err != nil {
 				return false
 			}
-			pp := parse(p)
+			pp := f.private.parse(p)
 			e.mode, e.ino = uint32(st.Mode)&syscall.S_IFMT, st.Ino
 			if e.mode == syscall.S_IFDIR && pp.Kind.merged() {
 				e.ino = pathIno(p)
@@ -269,7 +269,7 @@ func (f *FS) readStore(dir string) []string {
 // listed returns the entry for a path that a listing shows, as far as it can be told without asking anybody. What cannot is
 // left out.
 func (f *FS) listed(p string) (listEntry, bool) {
-	pp := parse(p)
+	pp := f.private.parse(p)
 	e := listEntry{name: path.Base(p), ino: pathIno(p), mode: fuse.S_IFREG}
 	e.cookie = cookie(e.name)
 	switch {
@@ -281,6 +281,8 @@ func (f *FS) listed(p string) (listEntry, bool) {
 			f.moduleEntryOut(out, md, ix, 0, moduleTimeout)
 		}
 		return e, true
+	case !f.leadsTo(p, pp):
+		return listEntry{}, false
 	case pp.Kind.isDir() && pp.Kind != KindSumDB || pp.Kind == KindSumDB && sumdbIsDir(pp.Rest):
 		e.mode = fuse.S_IFDIR
 		e.fill = func(out *fuse.EntryOut) { f.entryOut(out, f.nodes.lookup(node{path: p, Path: pp}), f.nameTimeout()) }

@@ -105,7 +105,7 @@ func (f *FS) tree(cancel <-chan struct{}, md *mod, caller uint32) (*indexed, fus
 // lookupPath looks up what is not inside a module. Each kind of path costs at most the request that DESIGN's table, kept
 // in docs/design.md, says.
 func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.EntryOut) fuse.Status {
-	pp := parse(p)
+	pp := f.private.parse(p)
 	if pp.Kind == KindControl {
 		return f.lookupControl(p, pp, out)
 	}

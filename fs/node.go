@@ -96,7 +96,8 @@ func (k Kind) isDir() bool {
 
 // nodes is the table of path nodes.
 type nodes struct {
-	max int64 // bytes of nodes, above which the kernel is asked to forget some; see trim.go
+	max     int64   // bytes of nodes, above which the kernel is asked to forget some; see trim.go
+	private private // what path nodes do not stand for; does not change
 
 	mu     sync.Mutex
 	byID   map[uint64]*node
@@ -169,7 +170,7 @@ func (t *nodes) renamed(n *node) *node {
 	}
 	m := *n
 	m.path = n.over.names[0]
-	m.Path = parse(m.path)
+	m.Path = t.private.parse(m.path)
 	t.byID[m.id] = &m
 	return &m
 }
@@ -296,7 +297,7 @@ func (t *nodes) rename(from, to string, dir bool) {
 		m := *n
 		if n.path == p {
 			m.path = q
-			m.Path = parse(q)
+			m.Path = t.private.parse(q)
 		}
 		if n.isDir() {
 			// Whether a directory is merged with the lazy tree depends on its name.

@@ -56,7 +56,7 @@ func (f *FS) place(dir uint64, name string) (place, fuse.Status) {
 		}
 	}
 	p := path.Join(parent.path, name)
-	pp := parse(p)
+	pp := f.private.parse(p)
 	if pp.Kind == KindControl {
 		return place{}, fuse.EROFS
 	}

@@ -42,11 +42,12 @@ type pins struct {
 	store *lru.Store
 	bad   int // lines that were damaged when it was opened
 
-	mu   sync.Mutex
-	file *os.File
-	size int64                     // that it should have
-	torn bool                      // the last line may have no end
-	h1   map[module.Version]string // a go.mod's version has the suffix "/go.mod", that of an .info "/.info"
+	mu     sync.Mutex
+	file   *os.File
+	size   int64                     // that it should have
+	torn   bool                      // the last line may have no end
+	doubts int                       // how many pins were unchecked when they were written; see doubt.go
+	h1     map[module.Version]string // a go.mod's version has the suffix "/go.mod", that of an .info "/.info"
 }
 
 const infoSuffix = "/.info"
@@ -73,6 +74,11 @@ func openPins(store *lru.Store) (*pins, error) {
 	p.settle()
 	var rest string
 	p.h1, p.bad, rest = parsePins(string(data))
+	for m := range p.h1 {
+		if strings.HasSuffix(m.Version, doubtSuffix) {
+			p.doubts++
+		}
+	}
 	if rest != "" {
 		// What a crash, or a full disk, left of a line. What is appended next must not continue it.
 		p.torn = file.Truncate(int64(len(data)-len(rest))) != nil
@@ -235,6 +241,9 @@ func validH1(s string) bool {
 func (p *pins) zip(m module.Version) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.h1[m] == "" && p.doubts > 0 {
+		return p.h1[doubtKey(m)]
+	}
 	return p.h1[m]
 }
 
@@ -252,7 +261,7 @@ func (p *pins) info(m module.Version) string {
 
 // pinZip pins the hash of m's zip, unless it has a pin already.
 func (p *pins) pinZip(m module.Version, h1 string) error {
-	return p.add(m, h1, func(old string) bool { return old != "" })
+	return p.add(m, h1, func(old string) bool { return old != "" || p.h1[doubtKey(m)] == h1 })
 }
 
 // pinMod pins the hash of m's go.mod, unless it has a pin already.
@@ -299,6 +308,9 @@ func (p *pins) add(m module.Version, h1 string, will func(old string) bool) erro
 			return err
 		}
 		p.h1[m] = h1
+		if strings.HasSuffix(m.Version, doubtSuffix) {
+			p.doubts++
+		}
 		return nil
 	}
 	for {

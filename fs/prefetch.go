@@ -89,6 +89,9 @@ func (f *FS) pointless(t task) bool {
 	if f.ctx.Err() != nil || t.pid != 0 && !process(t.pid).alive() {
 		return true
 	}
+	if f.private.has(t.m.Path) {
+		return true
+	}
 	if f.overlay == nil {
 		return false
 	}

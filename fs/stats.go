@@ -13,6 +13,8 @@ type stats struct {
 	inflated                 atomic.Int64 // bytes inflated to answer reads
 	notFound                 atomic.Int64 // lookups that upstream answered with "no such version"
 	damaged, repaired        atomic.Int64 // stored files found damaged, and replaced
+	seeded                   atomic.Int64 // archives and go.mod files taken from a seed
+	refuted                  atomic.Int64 // files taken on trust that the checksum database does not know
 	prefetched               atomic.Int64 // zips fetched before they were opened
 	insecure                 atomic.Int64 // failures that are a wrong hash, or a checksum database not to be trusted
 	panics                   atomic.Int64 // mistakes of ours that were caught; see panic.go
@@ -35,6 +37,8 @@ func (s *stats) snapshot() map[string]int64 {
 		"not_found":      s.notFound.Load(),
 		"damaged":        s.damaged.Load(),
 		"repaired":       s.repaired.Load(),
+		"seeded":         s.seeded.Load(),
+		"refuted":        s.refuted.Load(),
 		"prefetched":     s.prefetched.Load(),
 		"panics":         s.panics.Load(),
 

@@ -68,6 +68,9 @@ func (v *verifier) pin(m module.Version) string {
 	for again := v.f == nil; ; again = false {
 		v.mu.Lock()
 		h1 := v.pins[m]
+		if h1 == "" {
+			h1 = v.pins[doubtKey(m)]
+		}
 		v.mu.Unlock()
 		if h1 != "" || !again {
 			return h1

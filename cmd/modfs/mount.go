@@ -51,7 +51,7 @@ long again; a second signal ends it at once.`,
 	d.grace, d.watchdog = ageValue(30*time.Second), ageValue(2*time.Minute)
 	fs.Var(&d.grace, "grace", "how long a signal lets go commands, and then other users, go on; 0: not at all")
 	fs.Var(&d.watchdog, "watchdog", "end a daemon that hangs for this long; 0: never")
-	fs.BoolVar(&d.over, "over", false, "mount over a directory that is not empty, hiding what is in it")
+	fs.BoolVar(&d.over, "over", false, "mount over a directory that is not empty, hiding what is in it; a module cache there is a seed")
 	fs.BoolVar(&d.background, "background", false, "return when the mount is ready; log to modfs.log in the store")
 	return cmd
 }
@@ -144,6 +144,11 @@ func mountAt(mountpoint string, o modfs.Options, over, wait bool) (*modfs.FS, er
 	}
 	if err := prepareMountpoint(mountpoint, over); err != nil {
 		return nil, err
+	}
+	if over {
+		if s := seedBelow(mountpoint); s != nil {
+			o.Fetch.Seeds = append(o.Fetch.Seeds, s)
+		}
 	}
 	for deadline := time.Now().Add(leavingPatience); ; time.Sleep(leavingPause) {
 		m, err := modfs.Mount(mountpoint, o)

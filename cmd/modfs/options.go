@@ -34,6 +34,8 @@ type serveFlags struct {
 	layout     choiceValue
 	allowOther bool
 	offline    bool
+	seeds      []string
+	private    choiceValue
 	prefetch   choiceValue
 	timeout    time.Duration
 	idle       time.Duration
@@ -56,6 +58,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	f.minFree = freeValue{percent: 5}
 	f.memory = 64 << 20
 	f.prefetch = choiceValue{"auto", "mode", []string{"auto", "off"}}
+	f.private = choiceValue{"", "mode", []string{"serve", "off"}}
 	f.resolve = choiceValue{"", "who", []string{"client", "daemon"}}
 	f.layout = choiceValue{layout, "layout", []string{"modcache", "gopath"}}
 	f.logLevel = choiceValue{logLevel, "level", []string{"debug", "info", "warn", "error", "off"}}
@@ -71,6 +74,8 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.Var(&f.layout, "layout", f.layout.usage("what the mount is: GOMODCACHE, or the pkg directory of a GOPATH"))
 	fs.BoolVar(&f.allowOther, "allow-other", false, "let other users read the mount")
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
+	fs.StringArrayVar(&f.seeds, "seed", nil, "take modules from the module cache or proxy's tree in `dir` before a proxy is asked; repeatable")
+	fs.Var(&f.private, "private-modules", f.private.usage("what private modules are on the mount")+" (default: serve, off with --allow-other)")
 	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch ahead what a go.sum lists"))
 	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this `time`, and what is small after 2m")
@@ -132,6 +137,10 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 		return o, usagef("--resolve client needs a mount that clients can write to: leave out --read-only")
 	}
 	o.ReadOnly, o.AllowOther = f.readOnly, f.allowOther
+	o.HidePrivate = f.private.word == "off" || f.private.word == "" && f.allowOther
+	if o.Fetch.Seeds, err = openSeeds(f.seeds); err != nil {
+		return o, err
+	}
 	o.ResolveClient = !f.readOnly && f.resolve.word != "daemon"
 	o.OverlayMax = int64(f.overlayMax)
 	o.Pkg = f.layout.word == "gopath"
