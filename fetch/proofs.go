@@ -78,7 +78,7 @@ func (c *Client) Proofs(ctx context.Context, ms []module.Version) (files map[str
 // prove looks ms up by way of a client with those tiles, and returns those that are proven.
 func (c *Client) prove(ctx context.Context, tiles TileStore, ms []module.Version) (proven []module.Version, failed map[module.Version]error, err error) {
 	cfg := c.cfg
-	cfg.Tiles, cfg.NoSumDB = tiles, c.noSum
+	cfg.Tiles, cfg.NoSumDB, cfg.Direct, cfg.DirectRoom = tiles, c.noSum, "", nil
 	if c.idle != nil {
 		cfg.Transport = c.http.Transport // the same connections
 	}
