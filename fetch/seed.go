@@ -128,7 +128,7 @@ var errNotSeeded = fmt.Errorf("no seed has it: %w", ErrNotFound)
 
 // seeds calls take with each seed that has a file, until one is good. Those that are not are passed over. The error is
 // errNotSeeded, that of the last one that has it, or a *finalError.
-func (c *Client) seeds(ctx context.Context, m module.Version, elem string, limit int64, take func(r io.Reader, size int64) error) error {
+func (c *Client) seeds(ctx context.Context, m module.Version, elem string, limit int64, take func(from string, r io.Reader, size int64) error) error {
 	last := errNotSeeded
 	for _, s := range c.cfg.Seeds {
 		f, size, err := s.Open(elem)
@@ -139,7 +139,7 @@ func (c *Client) seeds(ctx context.Context, m module.Version, elem string, limit
 			if size > limit {
 				err = fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 			} else {
-				err = take(f, size)
+				err = take("seed "+s.Name, f, size)
 			}
 			f.Close()
 		}
@@ -173,13 +173,30 @@ func (c *Client) settled(err error) bool {
 	return err == nil || final || c.cfg.SeedsOnly
 }
 
+// Seeded reports whether a seed has m's go.mod file or its zip, good or not.
+func (c *Client) Seeded(m module.Version) bool {
+	for _, ext := range [...]string{".mod", ".zip"} {
+		elem, err := file(m, ext)
+		if err != nil {
+			return false
+		}
+		for _, s := range c.cfg.Seeds {
+			if f, _, err := s.Open(elem); err == nil {
+				f.Close()
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // seededInfo is Info, from a seed or the proxies.
 func (c *Client) seededInfo(ctx context.Context, m module.Version) (data []byte, err error) {
 	elem, err := file(m, ".info")
 	if err != nil {
 		return nil, err
 	}
-	err = c.seeds(ctx, m, elem, maxInfo, func(r io.Reader, _ int64) error {
+	err = c.seeds(ctx, m, elem, maxInfo, func(_ string, r io.Reader, _ int64) error {
 		raw, err := readLimited(r, maxInfo)
 		if err == nil {
 			data, err = parseInfo(answer{data: raw}, m.Version)
@@ -207,14 +224,14 @@ func (c *Client) seededMod(ctx context.Context, m module.Version, want string) (
 	if err != nil {
 		return nil, "", err
 	}
-	err = c.seeds(ctx, m, elem, modzip.MaxGoMod, func(r io.Reader, _ int64) (err error) {
+	err = c.seeds(ctx, m, elem, modzip.MaxGoMod, func(from string, r io.Reader, _ int64) (err error) {
 		if data, err = readLimited(r, modzip.MaxGoMod); err != nil {
 			return err
 		}
 		if h1, err = hashMod(data); err != nil {
 			return err
 		}
-		source, err := c.vouch(ctx, m, "/go.mod", h1, want)
+		source, err := c.vouch(ctx, m, "/go.mod", from, h1, want)
 		if err != nil || source != "" {
 			return err
 		}
@@ -242,7 +259,7 @@ func (c *Client) seededZip(ctx context.Context, m module.Version, want string, d
 		of.File, of.Sum = nil, nil // who cannot forget what it was told must be told the truth at once
 	}
 	d := &download{c: c, dst: dst, failed: func() error { return nil }}
-	err = c.seeds(ctx, m, elem, modzip.MaxZipFile, func(r io.Reader, size int64) error {
+	err = c.seeds(ctx, m, elem, modzip.MaxZipFile, func(from string, r io.Reader, size int64) error {
 		if err := d.restart(); err != nil {
 			return err
 		}
@@ -254,7 +271,7 @@ func (c *Client) seededZip(ctx context.Context, m module.Version, want string, d
 		}
 		v, err := verify(ctx, m, dst, d.size, c.cfg.Cores, of)
 		if err == nil {
-			if _, err = c.vouch(ctx, m, "", v.h1, want); err == nil {
+			if _, err = c.vouch(ctx, m, "", from, v.h1, want); err == nil {
 				h1, err = v.h1, v.invalid
 			}
 		}
@@ -288,17 +305,17 @@ func (c *Client) seededSize(ctx context.Context, m module.Version) (int64, error
 	return c.zipSize(ctx, m)
 }
 
-// vouch returns who says that h1 is the hash of a file of m: the pin want, if there is one, the checksum database, or, where that
+// vouch returns who says that h1 is the hash of a file of m that came from a seed: the pin want, if there is one, the checksum database, or, where that
 // does not cover m or cannot be asked offline, Config.Sums; "" if nobody has a say. It tells Config.OnSeed. The error wraps
 // ErrMismatch if one of them says otherwise.
-func (c *Client) vouch(ctx context.Context, m module.Version, suffix, h1, want string) (source string, err error) {
+func (c *Client) vouch(ctx context.Context, m module.Version, suffix, from, h1, want string) (source string, err error) {
 	check := Check{Module: m, File: "zip", H1: h1}
 	if suffix != "" {
 		check.File = "go.mod"
 	}
 	compare := func(known, by string) error {
 		if known != h1 {
-			return &MismatchError{Module: m, File: check.File, Want: known, Got: h1, Source: by}
+			return &MismatchError{Module: m, File: check.File, Want: known, Got: h1, From: from, Source: by}
 		}
 		check.Source = by
 		return nil

@@ -210,7 +210,7 @@ func (s Sums) check(key module.Version, file, h1 string) error {
 	if want := s[key]; want != "" && want != h1 {
 		m := key
 		m.Version = strings.TrimSuffix(m.Version, modSuffix)
-		return &fetch.MismatchError{Module: m, File: file, Want: want, Got: h1, Source: "go.sum"}
+		return &fetch.MismatchError{Module: m, File: file, Want: want, Got: h1, From: "the store", Source: "go.sum"}
 	}
 	return nil
 }
@@ -400,7 +400,7 @@ func (b *bundleReader) settle(ctx context.Context) error {
 			h1 := b.d.f.pins.zip(key)
 			mv.Err = b.d.again(ctx, mv.Module, suffix)
 			if pin := b.d.f.pins.zip(key); mv.Err == nil && pin != h1 { // and what had the other hash is removed
-				mv.Err = &fetch.MismatchError{Module: mv.Module, File: partNames[part], Want: pin, Got: h1, Source: "checksum database"}
+				mv.Err = &fetch.MismatchError{Module: mv.Module, File: partNames[part], Want: pin, Got: h1, From: "what was there before", Source: "checksum database"}
 			}
 		}
 		if ctx.Err() != nil {

@@ -173,10 +173,17 @@ func TestBundle(t *testing.T) {
 		if err != nil || len(got.failed()) > 0 || len(archives(t, store)) != 2 {
 			t.Errorf("%s: %v, %v, %q", name, err, got.failed(), archives(t, store))
 		}
+		zips := 0
 		for _, mv := range got {
 			if mv.Unchecked {
 				t.Errorf("%s: %+v: not checked", name, mv)
 			}
+			if mv.Parts&PartZip != 0 {
+				zips++
+			}
+		}
+		if zips != 2 {
+			t.Errorf("%s: told of %d zips: %+v", name, zips, got)
 		}
 	}
 }

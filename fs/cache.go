@@ -115,6 +115,15 @@ func (f *FS) exists(ctx context.Context, m module.Version) error {
 		return nil
 	}
 	_, err := f.info(ctx, m)
+	if err != nil && f.client.Seeded(m) {
+		// A module cache need not have the .info of what it has.
+		if _, err := f.mod(ctx, m); err == nil {
+			return nil
+		}
+		if _, err := f.load(ctx, f.modules.intern(m)); err == nil {
+			return nil
+		}
+	}
 	return err
 }
 

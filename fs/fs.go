@@ -49,7 +49,7 @@ type Options struct {
 	// necessary entries and Log are set by Mount.
 	Store lru.Config
 
-	// Fetch is where artifacts come from. Tiles, OnPanic and what begins with Direct are set by Mount, and Log where it is nil.
+	// Fetch is where artifacts come from. OnSeed, Tiles, OnPanic and what begins with Direct are set by Mount, and Log where it is nil.
 	Fetch fetch.Config
 
 	// ReadOnly refuses every write with EROFS. Otherwise what clients write goes to a writable layer, below the store's

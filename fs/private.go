@@ -60,6 +60,8 @@ func (f *FS) leadsTo(p string, pp Path) bool {
 		return true
 	case pp.Kind == KindPrefix:
 		key = "index/" + key
+	case pp.Kind == KindSumDB && isLookups(pp.Rest):
+		key = "sumdb/" + pp.Rest
 	case pp.Kind != KindEscPath:
 		return true
 	}
@@ -67,7 +69,7 @@ func (f *FS) leadsTo(p string, pp Path) bool {
 		child := path.Join(p, name)
 		switch cp := f.private.parse(child); cp.Kind {
 		case KindNone, KindOwn:
-		case KindPrefix, KindEscPath:
+		case KindPrefix, KindEscPath, KindSumDB:
 			if f.leadsTo(child, cp) {
 				return true
 			}
@@ -76,4 +78,10 @@ func (f *FS) leadsTo(p string, pp Path) bool {
 		}
 	}
 	return false
+}
+
+// isLookups reports whether a path below cache/download/sumdb is a directory of records.
+func isLookups(rest string) bool {
+	_, file := cutSumDB(rest)
+	return strings.HasPrefix(file, "lookup/") && sumdbIsDir(rest)
 }

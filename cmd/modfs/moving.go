@@ -70,9 +70,12 @@ func readSums(name string) (modfs.Sums, error) {
 	return sums, nil
 }
 
-// interruptible returns a context that ends when the user wants that.
+// interruptible returns a context that ends when the user wants that. A second signal ends the process: it may be waiting for
+// standard input.
 func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // moves counts module versions that are moved and says what became of each: a line each or, on a terminal, a bar and a line for
