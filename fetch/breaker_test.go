@@ -90,7 +90,7 @@ func settle(t *testing.T, what string, ok func() bool) {
 func TestOneDeadline(t *testing.T) {
 	n := newNetwork(t)
 	cfg := quick(serve(t, anyInfo))
-	cfg.Transport = n
+	cfg.Transport, cfg.IdleTimeout = n, time.Hour
 	c := newClient(t, cfg)
 	var first atomic.Bool
 	release := make(chan struct{})
@@ -112,15 +112,22 @@ func TestOneDeadline(t *testing.T) {
 	}
 	settle(t, "all are waiting for a connection", func() bool { return n.dials.Load() == readers })
 	close(release)
+	late := 0
 	for range readers {
 		select {
 		case err := <-errs:
+			if errors.Is(err, fetch.ErrTimeout) {
+				late++
+			}
 			if !errors.Is(err, fetch.ErrUnreachable) && !errors.Is(err, fetch.ErrTimeout) {
 				t.Errorf("error %v, want ErrUnreachable or, once, ErrTimeout", err)
 			}
 		case <-time.After(time.Minute):
 			t.Fatal("somebody still waits for a connection of his own")
 		}
+	}
+	if late > 1 {
+		t.Errorf("%d waited to the end", late)
 	}
 	_, err := c.Info(t.Context(), modA)
 	if !errors.Is(err, fetch.ErrUnreachable) || !strings.Contains(fmt.Sprint(err), "unreachable since ") || !strings.Contains(fmt.Sprint(err), "next try in ") {

@@ -96,6 +96,38 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// An archive in the store that is whole, and not the one that was verified, is not exported.
+func TestExportForged(t *testing.T) {
+	s := proxytest.New(t)
+	o := filledStore(t, s)
+	bad := openDepot(t, func() Options {
+		o := depotOptions(t, s)
+		o.Fetch.Proxy, o.Fetch.SumDB = s.FaultURL("tamper"), "off"
+		return o
+	}())
+	if mv := bad.take(t.Context(), testA, PartMod|PartZip); mv.Err != nil {
+		t.Fatal(mv.Err)
+	}
+	for _, key := range []string{zipKey(testA), modKey(testA)} {
+		data, err := os.ReadFile(filepath.Join(bad.f.store.Dir(), key))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(o.Store, key), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, failed := exportAll(t, o)
+	if failed != 1 || !errors.Is(got[0].Err, errDamaged) || got[1].Err != nil {
+		t.Errorf("%d failed: %+v", failed, got)
+	}
+	for _, name := range []string{"v1.0.0.zip", "v1.0.0.mod"} {
+		if _, err := os.Stat(filepath.Join(o.Dir, "example.com/a/@v", name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is there", name)
+		}
+	}
+}
+
 // Who can write to the directory cannot have the exporter, which may be root, write elsewhere.
 func TestExportLinks(t *testing.T) {
 	s := proxytest.New(t)
