@@ -286,7 +286,11 @@ func fillUp(t *testing.T, name string) {
 func TestDiskFull(t *testing.T) {
 	disk := smallDisk(t, "4m")
 	mods := []proxytest.Module{faultModule(1), faultModule(2), faultModule(4), faultModule(5)}
-	proxy := proxytest.New(t, mods...)
+	var more []proxytest.Module
+	for i := range 16 {
+		more = append(more, faultModule(3*i+100))
+	}
+	proxy := proxytest.New(t, slices.Concat(mods, more)...)
 	m := mountStore(t, proxy, filepath.Join(disk, "store"), "--read-only", "--min-free", "0")
 	if n := m.use(proxy, mods[0]) + m.use(proxy, mods[3]); n != 0 {
 		t.Fatalf("%d reads failed", n)
@@ -300,21 +304,36 @@ func TestDiskFull(t *testing.T) {
 	if s := m.status(); s.Store.Evictions == 0 {
 		t.Errorf("nothing was evicted: %+v", s.Store)
 	}
-	// Now the stranger takes all that the store gives back.
-	fillUp(t, strangers+"2")
-	if err := os.RemoveAll(filepath.Join(m.store, "cache/download", mods[1].Path, "@v/v1.0.0.zip")); err != nil {
-		t.Fatal(err)
+	// Now strangers take all that the store gives back, until it has nothing left to give.
+	taken := []string{strangers}
+	full := func() bool {
+		for i, mod := range more {
+			for _, zip := range m.kept(".zip") {
+				if err := os.Remove(filepath.Join(m.store, zip)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			taken = append(taken, fmt.Sprint(strangers, i))
+			fillUp(t, taken[len(taken)-1])
+			if m.use(proxy, mod, syscall.ENOSPC) == 0 {
+				continue
+			}
+			if _, err := m.read(mod.String() + "/noise.txt"); err != nil {
+				m.wantErrno(err, syscall.ENOSPC, "no space", mod.Path)
+				return true
+			}
+		}
+		return false
 	}
-	fillUp(t, strangers+"3")
-	m.use(proxy, mods[2], syscall.ENOSPC)
-	_, err := m.read(mods[2].String() + "/noise.txt")
-	m.wantErrno(err, syscall.ENOSPC, "no space", mods[2].Path)
-	for _, name := range []string{"", "2", "3"} {
-		if err := os.Remove(strangers + name); err != nil {
+	if !full() {
+		t.Error("the partition is full, and there is always room for one more module")
+	}
+	for _, name := range taken {
+		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, mod := range mods {
+	for _, mod := range slices.Concat(mods, more) {
 		if n := m.use(proxy, mod); n != 0 {
 			t.Errorf("%s: %d reads fail although there is space again", mod.Path, n)
 		}
