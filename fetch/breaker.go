@@ -244,7 +244,7 @@ func (c *Client) check(u *upstream) {
 	b := &u.breaker
 	b.mu.Lock()
 	busy := b.checking || b.down != nil
-	b.checking = true
+	b.checking = b.checking || !busy
 	b.mu.Unlock()
 	c.dropConnections()
 	if busy || c.hold() != nil {
