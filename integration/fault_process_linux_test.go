@@ -200,8 +200,12 @@ func (b *busy) check(rng *rand.Rand, committed []string) {
 		if !slices.Contains(committed, key) {
 			continue
 		}
-		// Whole and right, its pin with it, and without asking again.
-		if data, err := os.ReadFile(filepath.Join(b.store, key)); err != nil || !bytes.Equal(data, b.proxy.ZipBytes(m.Path, m.Version)) {
+		// Whole and right, its pin with it, and without asking again; unless it was evicted meanwhile, where the store is small.
+		data, err := os.ReadFile(filepath.Join(b.store, key))
+		if errors.Is(err, os.ErrNotExist) && b.status().Store.Evictions > 0 {
+			continue
+		}
+		if err != nil || !bytes.Equal(data, b.proxy.ZipBytes(m.Path, m.Version)) {
 			b.t.Errorf("the store's zip of %s: %d bytes, %v", m, len(data), err)
 		}
 		pins, err := os.ReadFile(filepath.Join(b.store, "pins"))
@@ -216,7 +220,7 @@ func (b *busy) check(rng *rand.Rand, committed []string) {
 				b.t.Errorf("%s/%s: %q, %v", m, name, data, err)
 			}
 		}
-		if n := b.proxy.Count(esc + "/@v/" + m.Version + ".zip"); n != 0 {
+		if n := b.proxy.Count(esc + "/@v/" + m.Version + ".zip"); n != 0 && b.status().Store.Evictions == 0 {
 			b.t.Errorf("%s was in the store and is fetched again: %q", m, b.proxy.Requests())
 		}
 	}
