@@ -54,7 +54,18 @@ func (d *direct) goCommand(ctx context.Context, r *run, args []string) (output, 
 	cmd.Dir = r.dir
 	cmd.Env = d.environ(os.Environ(), r)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// A session of its own has no terminal that something could ask for a password on.
+	if err = runAlone(cmd); cmd.Process == nil {
+		return output{}, fmt.Errorf("go %s: %v", args[0], err)
+	}
+	if stdout.more {
+		err = fmt.Errorf("%w: go %s printed more than %d bytes", ErrTooLarge, args[0], maxStdout)
+	}
+	return output{stdout.Bytes(), stderr.Bytes()}, err
+}
+
+// runAlone runs cmd, which has a context, in a session of its own: that has no terminal on which anybody could be asked for a
+// password. When it returns, no process of its group is left.
+func runAlone(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	killWithParent(cmd.SysProcAttr)
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -63,30 +74,18 @@ func (d *direct) goCommand(ctx context.Context, r *run, args []string) (output, 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		return output{}, fmt.Errorf("go %s: %v", args[0], err)
+		return err
 	}
-	err = cmd.Wait()
+	err := cmd.Wait()
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // best effort: as a rule there is nobody left
-	if stdout.more {
-		err = fmt.Errorf("%w: go %s printed more than %d bytes", ErrTooLarge, args[0], maxStdout)
-	}
-	return output{stdout.Bytes(), stderr.Bytes()}, err
+	return err
 }
 
 // environ returns the environment of the go command, from that of this process: with the settings of the client, and such that
 // neither it nor what it starts asks anybody anything.
 func (d *direct) environ(from []string, r *run) []string {
-	env := make(map[string]string, len(from))
-	for _, kv := range from {
-		if k, v, ok := strings.Cut(kv, "="); ok {
-			env[k] = v
-		}
-	}
-	// We may have been started by a hook of git, which has these set for that repository.
-	for _, k := range []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-		"GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_QUARANTINE_PATH"} {
-		delete(env, k)
-	}
+	env := environment(from)
+	quiet(env)
 	cfg := &d.c.cfg
 	set := func(k, v string) { env[k] = v }
 	set("GO111MODULE", "on")
@@ -105,12 +104,6 @@ func (d *direct) environ(from []string, r *run) []string {
 	set("GOTMPDIR", filepath.Join(r.g.dir, "tmp"))
 	set("PWD", r.dir)
 
-	set("GIT_TERMINAL_PROMPT", "0")
-	set("GCM_INTERACTIVE", "never")
-	no := refuser()
-	set("GIT_ASKPASS", no)
-	set("SSH_ASKPASS", no)
-	set("SSH_ASKPASS_REQUIRE", "force") // by that program, which refuses
 	set("HGPLAIN", "1")
 	idle := max(1, int(cfg.IdleTimeout/time.Second))
 	if env["GIT_SSH_COMMAND"] == "" && env["GIT_SSH"] == "" {
@@ -130,12 +123,42 @@ func (d *direct) environ(from []string, r *run) []string {
 	delete(env, "LANGUAGE")
 	set("LC_MESSAGES", "C")
 
+	return variableList(env)
+}
+
+// environment returns variables by their names.
+func environment(from []string) map[string]string {
+	env := make(map[string]string, len(from))
+	for _, kv := range from {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			env[k] = v
+		}
+	}
+	return env
+}
+
+func variableList(env map[string]string) []string {
 	list := make([]string, 0, len(env))
 	for k, v := range env {
 		list = append(list, k+"="+v)
 	}
 	slices.Sort(list)
 	return list
+}
+
+// quiet changes the environment of a program such that what it starts asks nobody for a password.
+func quiet(env map[string]string) {
+	// We may have been started by a hook of git, which has these set for that repository.
+	for _, k := range []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+		"GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_QUARANTINE_PATH"} {
+		delete(env, k)
+	}
+	env["GIT_TERMINAL_PROMPT"] = "0"
+	env["GCM_INTERACTIVE"] = "never"
+	no := refuser()
+	env["GIT_ASKPASS"] = no
+	env["SSH_ASKPASS"] = no
+	env["SSH_ASKPASS_REQUIRE"] = "force" // by that program, which refuses
 }
 
 // gitConfig adds a setting of git to an environment (git-config(1), GIT_CONFIG_COUNT).

@@ -43,6 +43,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -57,6 +58,12 @@ type Config struct {
 	Private  string // as GOPRIVATE
 	Insecure string // as GOINSECURE: patterns of modules for which a redirect from https to http is followed
 	VCS      string // as GOVCS: which version control systems may be used for what; "" means the go command's default
+	Auth     string // as GOAUTH: where credentials for https come from; "" means off
+
+	// ClientCert and ClientKey are PEM files with the certificate, and those that lead to its issuer, and the private key that proxies
+	// and the checksum database are shown over https, if they ask. They are read again when they have changed. "" means none;
+	// the key may be in the file of the certificate. They are of no use with Transport.
+	ClientCert, ClientKey string
 
 	// Direct is a directory for the go command to get modules from version control in. It is the client's own: New and Close
 	// remove all that is in it. "" means that there is no version control.
@@ -89,7 +96,7 @@ type Config struct {
 
 	Timeout     time.Duration // bounds a call of Zip, with all tries at all proxies; 0 means 30 minutes
 	MetaTimeout time.Duration // bounds any other call, of what is small; 0 means 2 minutes; never more than Timeout
-	IdleTimeout time.Duration // bounds the wait for an answer, and for each 4 KiB of it; 0 means 30 seconds
+	IdleTimeout time.Duration // bounds the wait for an answer, for each 4 KiB of it, and for a program of Auth; 0 means 30 seconds
 	Backoff     time.Duration // the wait after the first transient failure, twice that after the next; 0 means 200 ms
 	Tries       int           // how often a request is sent that fails transiently without progress; 0 means 4
 
@@ -137,13 +144,16 @@ type Client struct {
 	proxies []*upstream
 	noProxy string // the patterns in force
 	noSum   string
-	db      *database         // nil with GOSUMDB=off
-	direct  *direct           // nil without Config.Direct
-	secrets *strings.Replacer // of the settings; hides them
+	db      *database // nil with GOSUMDB=off
+	direct  *direct   // nil without Config.Direct
+	auth    *auth     // nil without credentials
 	http    *http.Client
 	idle    interface{ CloseIdleConnections() } // our own transport, else nil
 	ctx     context.Context                     // the client's life
 	cancel  context.CancelCauseFunc
+
+	settings []string                         // secrets in them
+	secrets  atomic.Pointer[strings.Replacer] // hides those, and what auth knows
 
 	mu     sync.Mutex
 	alone  *Client // see sumFromSeeds; nil until there is need for it
@@ -182,11 +192,15 @@ func New(cfg Config) (*Client, error) {
 	if c.db, err = newDatabase(c, cfg.SumDB); err != nil {
 		return nil, err
 	}
+	if c.auth, err = newAuth(c, cfg.Auth); err != nil {
+		return nil, err
+	}
 	c.learnSecrets()
 	c.http = &http.Client{Transport: cfg.Transport, CheckRedirect: c.checkRedirect}
 	if cfg.Transport == nil {
-		t := newTransport()
-		c.http.Transport, c.idle = t, t
+		if err := c.useTransport(); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Direct != "" {
 		if c.direct, err = newDirect(c); err != nil {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -53,8 +54,8 @@ func newTransport() *http.Transport {
 // moduleKey is the key of the module path in the context of a request.
 type moduleKey struct{}
 
-// checkRedirect lets a redirect lead anywhere but out of the web, or from https to http, or round and round. Credentials
-// are in the URL of a proxy; net/http carries them to no other host.
+// checkRedirect lets a redirect lead anywhere but out of the web, or from https to http, or round and round. No credentials
+// are carried elsewhere: neither those in the URL of a proxy, which is net/http's doing, nor others.
 func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	from := via[len(via)-1].URL
 	modPath, _ := req.Context().Value(moduleKey{}).(string)
@@ -65,6 +66,9 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("redirected to %s: want https or http", excerpt(redacted(req.URL)))
 	case from.Scheme == "https" && req.URL.Scheme != "https" && !module.MatchPrefixPatterns(c.cfg.Insecure, modPath):
 		return fmt.Errorf("redirected from https to %s: refused", excerpt(redacted(req.URL)))
+	}
+	if !sameOrigin(req.URL, via[0].URL) || slices.ContainsFunc(via, func(r *http.Request) bool { return !sameOrigin(r.URL, via[0].URL) }) {
+		c.dropCredentials(req)
 	}
 	return nil
 }
@@ -78,6 +82,12 @@ type statusError struct {
 	status  string        // "404 Not Found"
 	excerpt string        // of the body, if that is plain text
 	after   time.Duration // what Retry-After says, negative if nothing
+
+	// for programs that know credentials
+	proto, fullStatus string
+	header            http.Header
+	elsewhere         bool   // a redirect led to another server, which has answered
+	auth              string // why there are no other credentials
 }
 
 func (e *statusError) Error() string {
@@ -85,10 +95,13 @@ func (e *statusError) Error() string {
 	if e.after > maxRetryAfter {
 		text += fmt.Sprintf(" (to be asked again in %v)", e.after)
 	}
-	if e.excerpt == "" {
-		return text
+	if e.excerpt != "" {
+		text += ": " + e.excerpt
 	}
-	return text + ": " + e.excerpt
+	if e.auth != "" {
+		text += " (" + e.auth + ")"
+	}
+	return text
 }
 
 // Is gives statuses their class. Those of servers in trouble have none: nothing follows from them.
@@ -115,9 +128,20 @@ func (e *statusError) transient() bool {
 	return false
 }
 
+// mayLackCredentials reports whether the request may succeed with other credentials: after any 4xx, for the go command, but for those
+// that say something else for sure.
+func (e *statusError) mayLackCredentials() bool {
+	switch e.code {
+	case http.StatusRequestTimeout, http.StatusRequestedRangeNotSatisfiable, http.StatusTooManyRequests:
+		return false
+	}
+	return e.code >= 400 && e.code < 500
+}
+
 // newStatusError reads what a server has to say about its refusal.
 func newStatusError(resp *http.Response) *statusError {
-	e := &statusError{code: resp.StatusCode, status: excerpt(resp.Status), after: retryAfter(resp.Header.Get("Retry-After"))}
+	e := &statusError{code: resp.StatusCode, status: excerpt(resp.Status), after: retryAfter(resp.Header.Get("Retry-After")),
+		proto: resp.Proto, fullStatus: resp.Status, header: resp.Header}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxExcerpt)) // best effort
 	if kind := resp.Header.Get("Content-Type"); kind == "" || strings.HasPrefix(kind, "text/plain") {
 		e.excerpt = printable(string(text))
@@ -163,19 +187,57 @@ type query struct {
 	modPath string // the module that it is about; "" for none
 }
 
-// exchange sends one request and calls use with the answer, if it is 200 or 206. Reading its body fails with ErrTimeout
-// when it comes too slowly.
+// exchange sends one request, and once more if there are other credentials than those with which it was refused. It calls use with
+// the answer, if that is 200 or 206. Reading its body fails with ErrTimeout when it comes too slowly.
 func (c *Client) exchange(ctx context.Context, method string, q query, header http.Header, use func(*http.Response) error) (err error) {
+	defer func() {
+		err = c.redact(err)
+		q.u.note(err)
+	}()
+	target := q.u.url(q.elem)
+	with, err := c.auth.first(ctx, target)
+	if err != nil {
+		return err
+	}
+	err = c.request(ctx, method, q, header, with, use)
+	refusal, ok := errors.AsType[*statusError](err)
+	if !ok || !refusal.mayLackCredentials() || !c.auth.takes(target) {
+		return err
+	}
+	with, ok, errs := c.auth.again(ctx, target, with, refusal)
+	if !ok {
+		refusal.blame(errs)
+		return err
+	}
+	q.u.note(nil)
+	accepted := false
+	err = c.request(ctx, method, q, header, with, func(resp *http.Response) error {
+		accepted = true
+		return use(resp)
+	})
+	if accepted {
+		c.auth.confirm(with.cred)
+	} else if refusal, ok := errors.AsType[*statusError](err); ok {
+		refusal.blame(errs)
+	}
+	return err
+}
+
+// blame adds to a refusal why there were no other credentials.
+func (e *statusError) blame(errs []error) {
+	if err := errors.Join(errs...); err != nil {
+		e.auth = printable(err.Error())
+	}
+}
+
+// request is exchange with one request.
+func (c *Client) request(ctx context.Context, method string, q query, header http.Header, with grant, use func(*http.Response) error) error {
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
 	defer cancel(nil)
 	ctx, try, err := q.u.breaker.begin(ctx, cancel)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = c.redact(err)
-		q.u.note(err)
-	}()
 	// The timer runs while we wait for the network, and not while dst takes its time.
 	idle := c.cfg.IdleTimeout
 	in := &body{ctx: ctx, window: idle}
@@ -190,6 +252,7 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 		req.Header[k] = v
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	addCredential(req.Header, with.header())
 	// From here to the end of Do the timer covers dialing, TLS, redirects and the wait for the header.
 	start := time.Now()
 	resp, err := c.http.Do(req)
@@ -211,7 +274,9 @@ func (c *Client) exchange(ctx context.Context, method string, q query, header ht
 	// A part is good only for whom asked for one.
 	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || header.Get("Range") == "") {
 		in.window = min(in.window, maxExcerptWait)
-		return newStatusError(resp)
+		e := newStatusError(resp)
+		e.elsewhere = resp.Request != nil && !sameOrigin(resp.Request.URL, req.URL)
+		return e
 	}
 	return use(resp)
 }

@@ -2,9 +2,11 @@ package fetch
 
 import (
 	"encoding/base64"
+	"net/http"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -13,7 +15,8 @@ import (
 //
 //   - who is logged in where, in all URLs: the user's name as well, which may be a token;
 //   - queries and fragments of all URLs: a redirect to a signed URL is good for whoever knows its signature;
-//   - the credentials of the settings, in whatever form a server or a library gives them back.
+//   - the credentials of the settings, in whatever form a server or a library gives them back;
+//   - those that were had as GOAUTH says, and the last of those that were.
 
 // hidden stands for what is not shown.
 const hidden = "xxxxx"
@@ -39,6 +42,9 @@ func redactText(s string) string {
 // minSecret is how many bytes a user's name or password must have to be looked for in texts: shorter ones are in words, too.
 const minSecret = 4
 
+// minToken is how many bytes a user's name must have to be hidden although there is a password: some services take a token for the name.
+const minToken = 16
+
 // secretsOf returns the credentials in URLs, in the forms in which they may come back.
 func secretsOf(urls ...*url.URL) []string {
 	var all []string
@@ -51,11 +57,33 @@ func secretsOf(urls ...*url.URL) []string {
 		if !ok || password == "" {
 			password = name // a token
 		}
-		basic := name + ":" + password
-		for _, s := range []string{password, url.QueryEscape(password), url.PathEscape(password), url.UserPassword("", password).String()[1:],
-			base64.StdEncoding.EncodeToString([]byte(basic)), base64.StdEncoding.EncodeToString([]byte(name + ":"))} {
-			if len(s) >= minSecret {
-				all = append(all, s, hidden)
+		all = append(all, forms(password)...)
+		if len(name) >= minToken {
+			all = append(all, forms(name)...)
+		}
+		all = append(all, base64.StdEncoding.EncodeToString([]byte(name+":"+password)), base64.StdEncoding.EncodeToString([]byte(name+":")))
+	}
+	return all
+}
+
+// forms returns the forms in which a secret may come back.
+func forms(s string) []string {
+	return []string{s, url.QueryEscape(s), url.PathEscape(s), url.UserPassword("", s).String()[1:]}
+}
+
+// secretsIn returns what must not be shown of the header fields of a credential: their values, the words in those after the first,
+// which names the scheme, and what is encoded in that of Basic authentication.
+func secretsIn(header http.Header) []string {
+	var all []string
+	for _, values := range header {
+		for _, value := range values {
+			all = append(all, value)
+			if words := strings.Fields(value); len(words) > 1 {
+				all = append(all, words[1:]...)
+			}
+			r := http.Request{Header: http.Header{"Authorization": {value}}}
+			if user, password, ok := r.BasicAuth(); ok {
+				all = append(all, secretsOf(&url.URL{User: url.UserPassword(user, password)})...)
 			}
 		}
 	}
@@ -84,7 +112,19 @@ func (c *Client) learnSecrets() {
 	if c.db != nil {
 		urls = append(urls, c.db.direct.base)
 	}
-	c.secrets = strings.NewReplacer(secretsOf(urls...)...)
+	c.settings = secretsOf(urls...)
+	c.hide(nil)
+}
+
+// hide makes secrets what is hidden besides those of the settings.
+func (c *Client) hide(secrets []string) {
+	var pairs []string
+	for _, s := range slices.Concat(c.settings, secrets) {
+		if len(s) >= minSecret {
+			pairs = append(pairs, s, hidden)
+		}
+	}
+	c.secrets.Store(strings.NewReplacer(pairs...))
 }
 
 // redactedError is an error with another text.
@@ -105,7 +145,7 @@ func (c *Client) redact(err error) error {
 	if i := strings.Index(text, badLocation); i >= 0 {
 		text = text[:i] + "the Location header of the redirect is not a URL" // it would be quoted, whatever it is
 	}
-	if text = redactText(c.secrets.Replace(text)); text == err.Error() {
+	if text = redactText(c.secrets.Load().Replace(text)); text == err.Error() {
 		return err
 	}
 	return &redactedError{text, err}

@@ -16,7 +16,7 @@ import (
 const none = "none"
 
 // variables are those of the go command that a Config has.
-var variables = []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE", "GOVCS"}
+var variables = []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE", "GOVCS", "GOAUTH"}
 
 // Settings returns a Config with the user's settings: flags by the names of the go command's variables, where they are
 // given (an empty one is given, too), then the environment, then what the go command knows besides: the files of `go env
@@ -44,7 +44,7 @@ func Settings(ctx context.Context, flags map[string]string) (Config, error) {
 	}
 	return Config{
 		Proxy: env["GOPROXY"], NoProxy: env["GONOPROXY"], Private: env["GOPRIVATE"],
-		SumDB: env["GOSUMDB"], NoSumDB: env["GONOSUMDB"], Insecure: env["GOINSECURE"], VCS: env["GOVCS"],
+		SumDB: env["GOSUMDB"], NoSumDB: env["GONOSUMDB"], Insecure: env["GOINSECURE"], VCS: env["GOVCS"], Auth: orDefault(env["GOAUTH"], "netrc"), // go commands before 1.24 have no GOAUTH
 	}, nil
 }
 
@@ -53,8 +53,11 @@ func replaceEmpty(name, v string) string {
 	if strings.TrimSpace(v) != "" {
 		return v
 	}
-	if name == "GOPROXY" || name == "GOSUMDB" {
+	switch name {
+	case "GOPROXY", "GOSUMDB":
 		return "off"
+	case "GOAUTH":
+		return v // an error, there and here
 	}
 	return none
 }

@@ -17,7 +17,7 @@ func goEnv(t *testing.T, lines ...string) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("no go command")
 	}
-	for _, name := range []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE"} {
+	for _, name := range []string{"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE", "GOAUTH"} {
 		t.Setenv(name, "")
 	}
 	name := filepath.Join(t.TempDir(), "env")
@@ -37,16 +37,20 @@ func TestSettings(t *testing.T) {
 		want  fetch.Config
 	}{
 		{"file", []string{"GOPROXY=https://file.example", "GOPRIVATE=file.example/x", "GOSUMDB=off"}, nil, nil,
-			fetch.Config{Proxy: "https://file.example", SumDB: "off", Private: "file.example/x", NoProxy: "file.example/x", NoSumDB: "file.example/x"}},
+			fetch.Config{Proxy: "https://file.example", SumDB: "off", Auth: "netrc", Private: "file.example/x", NoProxy: "file.example/x", NoSumDB: "file.example/x"}},
 		{"environment", []string{"GOPROXY=https://file.example", "GOSUMDB=off"}, flags{"GOPROXY": "https://env.example", "GONOPROXY": "x.example"}, nil,
-			fetch.Config{Proxy: "https://env.example", SumDB: "off", NoProxy: "x.example"}},
+			fetch.Config{Proxy: "https://env.example", SumDB: "off", Auth: "netrc", NoProxy: "x.example"}},
 		{"flags", []string{"GOSUMDB=off"}, flags{"GOPROXY": "https://env.example"}, flags{"GOPROXY": "https://flag.example", "GOPRIVATE": "f.example"},
-			fetch.Config{Proxy: "https://flag.example", SumDB: "off", Private: "f.example", NoProxy: "f.example", NoSumDB: "f.example"}},
+			fetch.Config{Proxy: "https://flag.example", SumDB: "off", Auth: "netrc", Private: "f.example", NoProxy: "f.example", NoSumDB: "f.example"}},
 		{"empty flags", []string{"GOPROXY=https://file.example", "GOSUMDB=sum.example", "GOPRIVATE=x.example"}, nil,
 			flags{"GOPROXY": "", "GOPRIVATE": "", "GOSUMDB": " "},
-			fetch.Config{Proxy: "off", SumDB: "off", Private: "none", NoProxy: "none", NoSumDB: "none"}},
+			fetch.Config{Proxy: "off", SumDB: "off", Auth: "netrc", Private: "none", NoProxy: "none", NoSumDB: "none"}},
+		{"credentials", []string{"GOPROXY=off", "GOSUMDB=off", "GOAUTH=git /file"}, flags{"GOAUTH": "netrc; /bin/token --for x"}, nil,
+			fetch.Config{Proxy: "off", SumDB: "off", Auth: "netrc; /bin/token --for x"}},
+		{"credentials in the file", []string{"GOPROXY=off", "GOSUMDB=off", "GOAUTH=git /file"}, nil, nil,
+			fetch.Config{Proxy: "off", SumDB: "off", Auth: "git /file"}},
 		{"flags narrower than GOPRIVATE", []string{"GOPROXY=off", "GOSUMDB=off", "GOPRIVATE=x.example"}, nil, flags{"GONOPROXY": ""},
-			fetch.Config{Proxy: "off", SumDB: "off", Private: "x.example", NoProxy: "none", NoSumDB: "x.example"}},
+			fetch.Config{Proxy: "off", SumDB: "off", Auth: "netrc", Private: "x.example", NoProxy: "none", NoSumDB: "x.example"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			goEnv(t, test.file...)

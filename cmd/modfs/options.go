@@ -42,6 +42,8 @@ type serveFlags struct {
 	logLevel   choiceValue
 	logFormat  choiceValue
 	fetch      map[string]*string // by the name of the go command's variable
+	clientCert string
+	clientKey  string
 }
 
 // fetchFlags are the flags that override a setting of the go command.
@@ -91,6 +93,8 @@ func (f *serveFlags) registerFetch(fs *pflag.FlagSet) {
 	for _, v := range fetchFlags {
 		f.fetch[v.variable] = fs.String(v.flag, "", v.usage)
 	}
+	fs.StringVar(&f.clientCert, "client-cert", "", "PEM `file` with the certificate to show to proxies that ask for one (https only)")
+	fs.StringVar(&f.clientKey, "client-key", "", "PEM `file` with its key (default: the file of the certificate)")
 }
 
 // fetchConfig returns what they mean. Settings that no flag gives are read from the environment and from go env.
@@ -101,8 +105,24 @@ func (f *serveFlags) fetchConfig(ctx context.Context, fs *pflag.FlagSet) (fetch.
 			given[v.variable] = *f.fetch[v.variable]
 		}
 	}
+	if f.clientKey != "" && f.clientCert == "" {
+		return fetch.Config{}, usagef("--client-key needs --client-cert")
+	}
 	c, err := fetch.Settings(ctx, given)
+	if err != nil {
+		return c, err
+	}
 	c.Offline = f.offline
+	// A daemon changes its directory. Links are not resolved: they may soon lead to the next certificate.
+	if f.clientCert != "" {
+		if c.ClientCert, err = filepath.Abs(f.clientCert); err != nil {
+			return c, err
+		}
+		c.ClientKey = c.ClientCert
+	}
+	if f.clientKey != "" {
+		c.ClientKey, err = filepath.Abs(f.clientKey)
+	}
 	return c, err
 }
 
