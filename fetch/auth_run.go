@@ -32,28 +32,29 @@ func (a *auth) run(ctx context.Context, dir, stdin string, words ...string) ([]b
 	limit := a.c.cfg.IdleTimeout
 	ctx, end := context.WithTimeoutCause(ctx, limit, lateError(limit))
 	defer end()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	env := environment(os.Environ())
 	quiet(env)
 	cmd.Dir, cmd.Env = dir, variableList(env)
-	stdout, stderr := &limited{max: maxAuthOutput}, &limited{max: maxAuthStderr}
+	flood := func() { cancel(fmt.Errorf("%w: more than %d bytes of output", ErrTooLarge, maxAuthOutput)) }
+	stdout, stderr := &limited{max: maxAuthOutput, more: flood}, &limited{max: maxAuthStderr}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), stdout, stderr
 	err := runAlone(cmd)
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case stdout.more:
-		return nil, fmt.Errorf("%w: more than %d bytes of output", ErrTooLarge, maxAuthOutput)
 	case err != nil:
 		if e, ok := errors.AsType[*exec.Error](err); ok {
 			err = e.Err // it is said who was run
 		}
-		if said := excerpt(redactText(stderr.String())); said != "" {
+		if said := excerpt(redactText(stderr.buf.String())); said != "" {
 			err = fmt.Errorf("%w: %s", err, said)
 		}
 		return nil, err
 	}
-	return stdout.Bytes(), nil
+	return stdout.buf.Bytes(), nil
 }
 
 // askProgram runs a program for what it knows or, with a URL, for that.

@@ -26,19 +26,25 @@ const (
 // output is what the go command printed.
 type output struct{ stdout, stderr []byte }
 
-// limited keeps the first max bytes that are written to it.
+// limited keeps the first max bytes that are written to it. The buffer is not embedded: it would be read into directly, by its
+// method ReadFrom and without a limit.
 type limited struct {
-	bytes.Buffer
+	buf  bytes.Buffer
 	max  int
-	more bool // there were more
+	more func() // called when there are more; nil: they are dropped
+	full bool   // there were more
 }
 
 func (l *limited) Write(p []byte) (int, error) {
 	n := len(p)
-	if room := l.max - l.Len(); len(p) > room {
-		p, l.more = p[:room], true
+	if room := l.max - l.buf.Len(); len(p) > room {
+		p = p[:room]
+		if !l.full && l.more != nil {
+			l.more()
+		}
+		l.full = true
 	}
-	l.Buffer.Write(p)
+	l.buf.Write(p)
 	return n, nil
 }
 
@@ -49,7 +55,9 @@ func (d *direct) goCommand(ctx context.Context, r *run, args []string) (output, 
 	if err != nil {
 		return output{}, errNoGo
 	}
-	stdout, stderr := &limited{max: maxStdout}, &limited{max: maxStderr}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stdout, stderr := &limited{max: maxStdout, more: cancel}, &limited{max: maxStderr}
 	cmd := exec.CommandContext(ctx, goName, args...)
 	cmd.Dir = r.dir
 	cmd.Env = d.environ(os.Environ(), r)
@@ -57,10 +65,10 @@ func (d *direct) goCommand(ctx context.Context, r *run, args []string) (output, 
 	if err = runAlone(cmd); cmd.Process == nil {
 		return output{}, fmt.Errorf("go %s: %v", args[0], err)
 	}
-	if stdout.more {
+	if stdout.full {
 		err = fmt.Errorf("%w: go %s printed more than %d bytes", ErrTooLarge, args[0], maxStdout)
 	}
-	return output{stdout.Bytes(), stderr.Bytes()}, err
+	return output{stdout.buf.Bytes(), stderr.buf.Bytes()}, err
 }
 
 // runAlone runs cmd, which has a context, in a session of its own: that has no terminal on which anybody could be asked for a
