@@ -106,7 +106,7 @@ func (g *guarded) goAsks(t *testing.T, path, goauth string) error {
 	cmd := exec.Command("go", "list", "-m", "example.com/a@v1.0.0")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOPROXY="+g.URL+path, "GOAUTH="+goauth, "GONOSUMDB=*", "GONOPROXY=", "GOPRIVATE=", "GOINSECURE=", "GOFLAGS=-modcacherw", "GOENV=off",
-		"GOWORK=off", "GOTOOLCHAIN=local", "GOMODCACHE="+filepath.Join(dir, "mod"), "SSL_CERT_FILE="+roots, "HOME="+dir)
+		"GOWORK=off", "GOTOOLCHAIN=local", "GOMODCACHE="+filepath.Join(dir, "mod"), "SSL_CERT_FILE="+roots)
 	_, err := cmd.Output()
 	return err
 }
@@ -378,8 +378,10 @@ func TestAuthExpiry(t *testing.T) {
 			})
 			return "git " + dir, func(token string) {
 				last := map[string]string{basic("s3cret-2222"): "store password=s3cret-1111\n", "": "store password=s3cret-2222\n"}[token]
-				for !strings.HasSuffix(read(t, told), last) {
-					time.Sleep(time.Millisecond) // it learns in the background what was right
+				for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(read(t, told), last); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) { // it learns in the background what was right
+						t.Fatalf("the helper was told:\n%s", read(t, told))
+					}
 				}
 				if token == "" {
 					return
