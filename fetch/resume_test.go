@@ -1,11 +1,13 @@
 package fetch_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +53,17 @@ func TestResumeRanges(t *testing.T) {
 			w.Header().Set("ETag", `"1"`)
 			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
 		}, true},
+		{"date of this second", func(w http.ResponseWriter) {
+			w.Header().Set("Last-Modified", time.Now().Add(time.Second).UTC().Format(http.TimeFormat)) // it must not be the one before
+		}, func(w http.ResponseWriter, r *http.Request) { w.Write(data) }, false},
+		{"no date to compare with", func(w http.ResponseWriter) {
+			w.Header()["Date"] = nil
+			w.Header().Set("Last-Modified", "Thu, 02 Jan 2020 03:04:05 GMT")
+		}, func(w http.ResponseWriter, r *http.Request) { w.Write(data) }, false},
+		{"weak, and a date", func(w http.ResponseWriter) {
+			w.Header().Set("ETag", `W/"1"`)
+			w.Header().Set("Last-Modified", "Thu, 02 Jan 2020 03:04:05 GMT")
+		}, func(w http.ResponseWriter, r *http.Request) { w.Write(data) }, false},
 		{"weak", func(w http.ResponseWriter) { w.Header().Set("ETag", `W/"1"`) }, func(w http.ResponseWriter, r *http.Request) { w.Write(data) }, false},
 		{"nothing", func(w http.ResponseWriter) {}, func(w http.ResponseWriter, r *http.Request) { w.Write(data) }, false},
 		{"not satisfiable", func(w http.ResponseWriter) { w.Header().Set("ETag", `"1"`) }, func(w http.ResponseWriter, r *http.Request) {
@@ -99,6 +112,60 @@ func TestResumeRanges(t *testing.T) {
 		// What the client had got of the first half is up to the kernel.
 		if len(ranges) < 2 || ranges[0] != "" || strings.HasPrefix(ranges[1], "bytes=") != test.ranged {
 			t.Errorf("%s: ranges %q", test.name, ranges)
+		}
+	}
+}
+
+// Another implementation takes the place of a proxy in the middle of a download: it has another zip of the same hash. Whatever the
+// two say of their files, the pieces of one are not taken for the other's.
+func TestResumeOtherZip(t *testing.T) {
+	text := strings.Repeat("a line that is packed well\n", 20000) + "and its end\n"
+	entry := func(pack func(name, content string) proxytest.RawEntry) []byte {
+		return proxytest.RawZip{Entries: []proxytest.RawEntry{pack(modA.String()+"/go.mod", "module "+modA.Path+"\n"), pack(modA.String()+"/text", text)}}.Bytes()
+	}
+	stored, packed := entry(proxytest.RawStored), entry(proxytest.RawDeflated)
+	s := proxytest.New(t, proxytest.Module{Path: modA.Path, Version: modA.Version, Zip: stored})
+	h1 := s.ZipHash(modA.Path, modA.Version)
+	const day, next = "Thu, 02 Jan 2020 03:04:05 GMT", "Fri, 03 Jan 2020 03:04:05 GMT"
+	for name, test := range map[string]struct {
+		first, second []byte
+		tags, dates   [2]string
+	}{
+		"tags, shorter":         {stored, packed, [2]string{`"1"`, `"2"`}, [2]string{}},
+		"tags, longer":          {packed, stored, [2]string{`"1"`, `"2"`}, [2]string{}},
+		"dates, shorter":        {stored, packed, [2]string{}, [2]string{day, next}},
+		"dates, longer":         {packed, stored, [2]string{}, [2]string{day, next}},
+		"tag, then date":        {stored, packed, [2]string{`"1"`, ""}, [2]string{"", day}},
+		"date, then nothing":    {packed, stored, [2]string{}, [2]string{day, ""}},
+		"the same tag, shorter": {stored, packed, [2]string{`"1"`, `"1"`}, [2]string{}},
+		"the same tag, longer":  {packed, stored, [2]string{`"1"`, `"1"`}, [2]string{}},
+		"the same date, longer": {packed, stored, [2]string{}, [2]string{day, day}},
+	} {
+		var n atomic.Int32
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			again := min(n.Add(1)-1, 1)
+			for key, v := range map[string]string{"ETag": test.tags[again], "Last-Modified": test.dates[again]} {
+				if v != "" {
+					w.Header().Set(key, v)
+				}
+			}
+			if again == 1 {
+				date, _ := http.ParseTime(test.dates[1]) // none is none for ServeContent, too
+				http.ServeContent(w, r, "", date, bytes.NewReader(test.second))
+				return
+			}
+			w.Header().Set("Content-Length", strconv.Itoa(len(test.first)))
+			w.Write(test.first[:len(test.first)/2])
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		dst := newFile(t)
+		got, err := newClient(t, quick(url)).Zip(t.Context(), modA, h1, dst, fetch.Watch{})
+		if err != nil || got != h1 {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+		if data, err := os.ReadFile(dst.Name()); err != nil || !bytes.Equal(data, test.second) {
+			t.Errorf("%s: %d bytes, %v; want the %d of the second zip", name, len(data), err, len(test.second))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
@@ -161,10 +162,21 @@ func (d *download) continues(contentRange string) bool {
 	return true
 }
 
-// validator returns what If-Range takes: a strong ETag or a date (RFC 9110, 13.1.5).
+// validator returns what If-Range takes: an ETag or, where there is none, a date, either only if it is strong (RFC 9110, 13.1.5).
+// A date is not if the file may have changed again in that second (8.8.2.2): a proxy that has just fetched it says now.
 func validator(h http.Header) string {
-	if etag := h.Get("ETag"); strings.HasPrefix(etag, `"`) {
-		return etag
+	if etag := h.Get("ETag"); etag != "" {
+		if strings.HasPrefix(etag, `"`) {
+			return etag
+		}
+		return ""
+	}
+	modified, err := http.ParseTime(h.Get("Last-Modified"))
+	if err != nil {
+		return ""
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err != nil || date.Sub(modified) < time.Second {
+		return ""
 	}
 	return h.Get("Last-Modified")
 }

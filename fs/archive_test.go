@@ -2,10 +2,12 @@ package fs
 
 import (
 	"bytes"
+	"errors"
 	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"modfs/fetch/proxytest"
@@ -69,7 +71,8 @@ func archiveForged(t *testing.T) proxytest.RawZip {
 	return archiveZip(hidden(first[0]), hidden(proxytest.RawStored(archivePrefix+"z.go", other)), first[0], first[1])
 }
 
-// An archive that was evicted comes back in another form, with the same hash. The index is that of the first one.
+// An archive that was evicted comes back in another form, with the same hash. The index is that of the first one, and so is the
+// size that the kernel knows.
 func TestArchiveAnew(t *testing.T) {
 	first := archiveFirst.Entries
 	for name, second := range map[string]proxytest.RawZip{
@@ -83,6 +86,10 @@ func TestArchiveAnew(t *testing.T) {
 			dir, f := mountTest(t, s, noMemory)
 			walk(t, in(dir, archivePrefix)) // and nothing is read, so that the kernel has nothing
 			m := archiveModule(second)
+			zip := in(dir, "cache/download/example.com/z/@v/v1.0.0.zip")
+			if fi, err := os.Stat(zip); err != nil || fi.Size() != int64(len(archiveFirst.Bytes())) {
+				t.Errorf("the first zip: %v, %v", fi, err)
+			}
 			if err := s.Add(m); err != nil {
 				t.Fatal(err)
 			}
@@ -93,8 +100,19 @@ func TestArchiveAnew(t *testing.T) {
 			if got := readFile(t, in(dir, archivePrefix+"z.go")); got != archiveText { // the first one, with the old index
 				t.Errorf("z.go has %q", got)
 			}
+			// It must not be cut, nor filled up, to the size of the first one. A lookup finds the new size soon.
+			got, err := os.ReadFile(zip)
+			if errors.Is(err, syscall.EIO) && len(got) == 0 && len(m.Zip) != len(archiveFirst.Bytes()) {
+				eventually(t, "the kernel has forgotten the old size", func() bool {
+					got, err = os.ReadFile(zip)
+					return !errors.Is(err, syscall.EIO)
+				})
+			}
+			if err != nil || !bytes.Equal(got, m.Zip) {
+				t.Errorf("the second zip has %d bytes, want %d; %v", len(got), len(m.Zip), err)
+			}
 			wantTree(t, s, dir, m)
-			if n := s.Count(".zip"); n != 2 {
+			if n := s.Count("GET /example.com/z/@v/v1.0.0.zip"); n != 2 {
 				t.Errorf("the zip was fetched %d times, want 2", n)
 			}
 			wantDamage(t, f, 0, 0, 0)
