@@ -130,6 +130,7 @@ type FS struct {
 	prefetch prefetcher
 	turns    turns // of verification
 	callers  callers
+	waiting  waiting
 
 	trimming    atomic.Bool // the kernel is being asked to forget nodes
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
@@ -277,6 +278,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		return nil, err
 	}
 	f.initPrefetch()
+	f.background(func() { f.endLate(f.requestLimit()) })
 	return f, nil
 }
 
@@ -418,12 +420,17 @@ const interruptGrace = time.Second
 var errInterrupted = errors.New("interrupted")
 
 // request returns the context that bounds how long a FUSE request waits for work that is not its own; the work goes on
-// when the context ends. The caller calls done when it is through. cancel is what go-fuse closes on an interrupt, and pid
-// the thread that sent the request.
+// when the context ends, at the latest after requestLimit. The caller calls done when it is through. cancel is what go-fuse closes
+// on an interrupt, and pid the thread that sent the request.
 func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, done func()) {
 	ctx, end := context.WithCancelCause(f.ctx)
+	r := &waiter{thread: pid, end: end}
+	f.waiting.add(r)
 	if cancel == nil {
-		return ctx, func() { end(nil) }
+		return ctx, func() {
+			f.waiting.remove(r)
+			end(nil)
+		}
 	}
 	finished := make(chan struct{})
 	go func() {
@@ -447,6 +454,7 @@ func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, d
 		}
 	}()
 	return ctx, func() {
+		f.waiting.remove(r)
 		close(finished)
 		end(nil)
 	}
