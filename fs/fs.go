@@ -426,16 +426,16 @@ func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, d
 	ctx, end := context.WithCancelCause(f.ctx)
 	r := &waiter{thread: pid, end: end}
 	f.waiting.add(r)
-	if cancel == nil {
-		return ctx, func() {
-			f.waiting.remove(r)
-			end(nil)
-		}
+	done = func() {
+		f.waiting.remove(r)
+		end(nil)
 	}
-	finished := make(chan struct{})
+	if cancel == nil {
+		return ctx, done
+	}
 	go func() {
 		select {
-		case <-finished:
+		case <-ctx.Done():
 			return
 		case <-cancel:
 		}
@@ -443,7 +443,7 @@ func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, d
 		defer grace.Stop()
 		for {
 			select {
-			case <-finished:
+			case <-ctx.Done():
 				return
 			case <-grace.C:
 			}
@@ -453,11 +453,7 @@ func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, d
 			}
 		}
 	}()
-	return ctx, func() {
-		f.waiting.remove(r)
-		close(finished)
-		end(nil)
-	}
+	return ctx, done
 }
 
 // work counts what runs in the background. Unlike with a sync.WaitGroup more may begin while somebody waits: a fill that is under
