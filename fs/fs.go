@@ -278,7 +278,8 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		return nil, err
 	}
 	f.initPrefetch()
-	f.background(func() { f.endLate(f.requestLimit()) })
+	zip, other := f.client.Limits()
+	f.background(func() { f.endLate(requestLimit(zip, other)) })
 	return f, nil
 }
 
@@ -406,54 +407,6 @@ func (f *FS) close() error {
 		return nil
 	}
 	return f.store.Close()
-}
-
-// interruptGrace is how long after an interrupt a request may be given up, and how often it is then looked whether it is to be. A
-// person who pressed Ctrl-C waits no longer than this.
-//
-// The kernel does not say what the interrupt was. Most are none of our business: the go runtime interrupts its own threads all the
-// time (SIGURG), others have timers (SIGALRM) or children (SIGCHLD), and none of them expects EINTR where a disk would not
-// have given it. So it is looked at which signals the caller has pending; see process.toldToStop.
-const interruptGrace = time.Second
-
-// errInterrupted ends a request whose caller has been told to stop.
-var errInterrupted = errors.New("interrupted")
-
-// request returns the context that bounds how long a FUSE request waits for work that is not its own; the work goes on
-// when the context ends, at the latest after requestLimit. The caller calls done when it is through. cancel is what go-fuse closes
-// on an interrupt, and pid the thread that sent the request.
-func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, done func()) {
-	ctx, end := context.WithCancelCause(f.ctx)
-	r := &waiter{thread: pid, end: end}
-	f.waiting.add(r)
-	done = func() {
-		f.waiting.remove(r)
-		end(nil)
-	}
-	if cancel == nil {
-		return ctx, done
-	}
-	go func() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-cancel:
-		}
-		grace := time.NewTicker(interruptGrace)
-		defer grace.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-grace.C:
-			}
-			if process(pid).toldToStop() {
-				end(errInterrupted)
-				return
-			}
-		}
-	}()
-	return ctx, done
 }
 
 // work counts what runs in the background. Unlike with a sync.WaitGroup more may begin while somebody waits: a fill that is under

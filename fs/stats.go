@@ -17,7 +17,7 @@ type stats struct {
 	refuted                  atomic.Int64 // files taken on trust that the checksum database does not know
 	prefetched               atomic.Int64 // zips fetched before they were opened
 	insecure                 atomic.Int64 // failures that are a wrong hash, or a checksum database not to be trusted
-	late                     atomic.Int64 // requests given up without an answer; see waiting.go
+	late                     atomic.Int64 // requests given up without an answer; see request.go
 	panics                   atomic.Int64 // mistakes of ours that were caught; see panic.go
 }
 

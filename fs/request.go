@@ -2,12 +2,61 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"sync"
 	"time"
 )
+
+// interruptGrace is how long after an interrupt a request may be given up, and how often it is then looked whether it is to be. A
+// person who pressed Ctrl-C waits no longer than this.
+//
+// The kernel does not say what the interrupt was. Most are none of our business: the go runtime interrupts its own threads all the
+// time (SIGURG), others have timers (SIGALRM) or children (SIGCHLD), and none of them expects EINTR where a disk would not
+// have given it. So it is looked at which signals the caller has pending; see process.toldToStop.
+const interruptGrace = time.Second
+
+// errInterrupted ends a request whose caller has been told to stop.
+var errInterrupted = errors.New("interrupted")
+
+// request returns the context that bounds how long a FUSE request waits for work that is not its own; the work goes on
+// when the context ends, at the latest after requestLimit. The caller calls done when it is through. cancel is what go-fuse closes
+// on an interrupt, and pid the thread that sent the request.
+func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, done func()) {
+	ctx, end := context.WithCancelCause(f.ctx)
+	r := &waiter{thread: pid, end: end}
+	f.waiting.add(r)
+	done = func() {
+		f.waiting.remove(r)
+		end(nil)
+	}
+	if cancel == nil {
+		return ctx, done
+	}
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-cancel:
+		}
+		grace := time.NewTicker(interruptGrace)
+		defer grace.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-grace.C:
+			}
+			if process(pid).toldToStop() {
+				end(errInterrupted)
+				return
+			}
+		}
+	}()
+	return ctx, done
+}
 
 // waiting are the requests that are not answered from memory, oldest first: those of FS.request. It is how one that nobody will
 // ever answer is found, when its work was lost or a disk hangs: such a request holds no lock that Probe would miss, but the process that
@@ -108,11 +157,8 @@ func (w *waiting) late(now time.Time, limit time.Duration) (late []*waiter) {
 }
 
 // requestLimit is for how long a request may wait: longer than all that it may have asked upstream for may take, an .info file, a
-// go.mod file and an archive. So who waits longer waits for work that was lost, or begun again more often than is good.
-func (f *FS) requestLimit() time.Duration {
-	zip, other := f.client.Limits()
-	return zip + 2*other
-}
+// go.mod file and an archive, given the limits of a zip and of any other. So who waits longer waits for work that was lost, or begun again more often than is good.
+func requestLimit(zip, other time.Duration) time.Duration { return zip + 2*other }
 
 // maxStacks bounds what is logged of the stacks of all goroutines, in bytes.
 const maxStacks = 1 << 20
