@@ -156,9 +156,10 @@ func (w *waiting) late(now time.Time, limit time.Duration) (late []*waiter) {
 	return late
 }
 
-// requestLimit is for how long a request may wait: longer than all that it may have asked upstream for may take, an .info file, a
-// go.mod file and an archive, given the limits of a zip and of any other. So who waits longer waits for work that was lost, or begun again more often than is good.
-func requestLimit(zip, other time.Duration) time.Duration { return zip + 2*other }
+// requestLimit is for how long a request may wait: as long as all that it may have asked upstream for may take, an .info file, a
+// go.mod file and an archive, given the limits of a zip and of what is small. So who waits longer waits for work that was lost, or
+// that was begun again more often than is good.
+func requestLimit(zip, small time.Duration) time.Duration { return zip + 2*small }
 
 // maxStacks bounds what is logged of the stacks of all goroutines, in bytes.
 const maxStacks = 1 << 20
