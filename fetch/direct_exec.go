@@ -48,8 +48,8 @@ func (l *limited) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// goCommand runs the go command. When it returns, no process that the go command started is left, nor anything that it
-// started, unless that has left its process group on purpose.
+// goCommand runs the go command. When it returns, it has ended, and all that it started has been killed, unless that has left its
+// process group on purpose.
 func (d *direct) goCommand(ctx context.Context, r *run, args []string) (output, error) {
 	goName, err := exec.LookPath("go")
 	if err != nil {

@@ -298,8 +298,15 @@ func TestDirectHangs(t *testing.T) {
 				t.Errorf("Info: %v, want %v", err, test.want)
 			}
 			c.Close() // waits for what is under way
-			if left := processesWith(t, marker); len(left) > 0 {
-				t.Errorf("left behind: %q", left)
+			// What was killed takes a moment to go.
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+				left := processesWith(t, marker)
+				if len(left) == 0 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("left behind: %q", left)
+				}
 			}
 			if _, err := os.Stat(cfg.Direct); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("directory after Close: %v", err)

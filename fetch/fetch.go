@@ -211,6 +211,14 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
+// Limits are for how long a call may take: of Zip, and any other, for which a repository may have to be cloned first.
+func (c *Client) Limits() (zip, other time.Duration) {
+	if c.direct != nil && c.noProxy != "" {
+		return c.cfg.Timeout, c.cfg.Timeout
+	}
+	return c.cfg.Timeout, c.cfg.MetaTimeout
+}
+
 // orDefault returns v, or def if v is zero.
 func orDefault[T comparable](v, def T) T {
 	var zero T

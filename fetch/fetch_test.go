@@ -148,6 +148,8 @@ func TestNotModules(t *testing.T) {
 			t.Errorf("Zip(%s): %v", m, err)
 		}
 	}
+	c.Close() // a lookup may still be under way for a zip that was not found
+	c = newClient(t, config(s))
 	s.ResetRequests()
 	for _, m := range []module.Version{
 		{Path: "../etc", Version: "v1.0.0"}, {Path: "example.com/a", Version: "master"}, {Path: "example.com/a", Version: "v1"},

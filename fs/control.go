@@ -27,6 +27,7 @@ type Status struct {
 	Nodes      int              `json:"nodes"`   // path nodes that the kernel knows
 	Memory     MemoryStatus     `json:"memory"`
 	Process    ProcessStatus    `json:"process"`
+	Requests   RequestStatus    `json:"requests"`
 	Overlay    *OverlayStatus   `json:"overlay,omitempty"`
 	Errors     uint64           `json:"errors"` // since the mount; .modfs/errors has the last ones
 	Counters   map[string]int64 `json:"counters"`
@@ -95,6 +96,7 @@ func (f *FS) Status() *Status {
 		Memory: MemoryStatus{Heap: mem.HeapAlloc, Content: f.content.bytes(), Trees: f.trees.bytes(),
 			System: mem.Sys - mem.HeapReleased},
 		Process:  ProcessStatus{Goroutines: runtime.NumGoroutine(), FileDescriptors: fileDescriptors()},
+		Requests: f.waiting.status(time.Now()),
 		Errors:   f.errors.count(),
 		Counters: f.stats.snapshot(),
 	}

@@ -130,6 +130,7 @@ type FS struct {
 	prefetch prefetcher
 	turns    turns // of verification
 	callers  callers
+	waiting  waiting
 
 	trimming    atomic.Bool // the kernel is being asked to forget nodes
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
@@ -277,6 +278,8 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		return nil, err
 	}
 	f.initPrefetch()
+	zip, other := f.client.Limits()
+	f.background(func() { f.endLate(requestLimit(zip, other)) })
 	return f, nil
 }
 
@@ -404,93 +407,4 @@ func (f *FS) close() error {
 		return nil
 	}
 	return f.store.Close()
-}
-
-// interruptGrace is how long after an interrupt a request may be given up, and how often it is then looked whether it is to be. A
-// person who pressed Ctrl-C waits no longer than this.
-//
-// The kernel does not say what the interrupt was. Most are none of our business: the go runtime interrupts its own threads all the
-// time (SIGURG), others have timers (SIGALRM) or children (SIGCHLD), and none of them expects EINTR where a disk would not
-// have given it. So it is looked at which signals the caller has pending; see process.toldToStop.
-const interruptGrace = time.Second
-
-// errInterrupted ends a request whose caller has been told to stop.
-var errInterrupted = errors.New("interrupted")
-
-// request returns the context that bounds how long a FUSE request waits for work that is not its own; the work goes on
-// when the context ends. The caller calls done when it is through. cancel is what go-fuse closes on an interrupt, and pid
-// the thread that sent the request.
-func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, done func()) {
-	ctx, end := context.WithCancelCause(f.ctx)
-	if cancel == nil {
-		return ctx, func() { end(nil) }
-	}
-	finished := make(chan struct{})
-	go func() {
-		select {
-		case <-finished:
-			return
-		case <-cancel:
-		}
-		grace := time.NewTicker(interruptGrace)
-		defer grace.Stop()
-		for {
-			select {
-			case <-finished:
-				return
-			case <-grace.C:
-			}
-			if process(pid).toldToStop() {
-				end(errInterrupted)
-				return
-			}
-		}
-	}()
-	return ctx, func() {
-		close(finished)
-		end(nil)
-	}
-}
-
-// work counts what runs in the background. Unlike with a sync.WaitGroup more may begin while somebody waits: a fill that is under
-// way belongs to the store, which is closed later.
-type work struct {
-	mu      sync.Mutex
-	running int
-	idle    sync.Cond // with mu
-}
-
-func (w *work) start(run func()) {
-	w.mu.Lock()
-	w.running++
-	w.mu.Unlock()
-	go func() {
-		defer func() {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.running--; w.running == 0 {
-				w.idle.Broadcast()
-			}
-		}()
-		run()
-	}()
-}
-
-// wait waits until nothing is running.
-func (w *work) wait() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.running > 0 {
-		w.idle.Wait()
-	}
-}
-
-// background runs work that outlives the request that started it. Close waits for it, and a panic in it ends nothing
-// but itself.
-func (f *FS) background(work func()) {
-	f.work.start(func() {
-		var err error // it has been told
-		defer f.recovered("background work", &err)
-		work()
-	})
 }

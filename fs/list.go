@@ -115,9 +115,7 @@ func (f *FS) listInModule(cancel <-chan struct{}, slot uint64, i int, off uint64
 	}
 	base, _ := ix.children(i)
 	if first == end && off >= firstCookie {
-		ctx, done := f.request(cancel, caller)
-		f.push(ctx, md, ix, i, caller) // by now the kernel knows all that is in it
-		done()
+		f.push(cancel, md, ix, i, caller) // by now the kernel knows all that is in it
 	}
 	for c := first; c < end; c++ {
 		if f.overlay != nil && md.isRemoved(c) {

@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -39,6 +40,49 @@ func (f *FS) recovered(what string, err *error) {
 		f.caught(what, v, debug.Stack())
 		*err = fmt.Errorf("%s: panic: %v", what, v)
 	}
+}
+
+// work counts what runs in the background. Unlike with a sync.WaitGroup more may begin while somebody waits: a fill that is under
+// way belongs to the store, which is closed later.
+type work struct {
+	mu      sync.Mutex
+	running int
+	idle    sync.Cond // with mu
+}
+
+func (w *work) start(run func()) {
+	w.mu.Lock()
+	w.running++
+	w.mu.Unlock()
+	go func() {
+		defer func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.running--; w.running == 0 {
+				w.idle.Broadcast()
+			}
+		}()
+		run()
+	}()
+}
+
+// wait waits until nothing is running.
+func (w *work) wait() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.running > 0 {
+		w.idle.Wait()
+	}
+}
+
+// background runs work that outlives the request that started it. Close waits for it, and a panic in it ends nothing
+// but itself.
+func (f *FS) background(work func()) {
+	f.work.start(func() {
+		var err error // it has been told
+		defer f.recovered("background work", &err)
+		work()
+	})
 }
 
 // at is where a test may panic, or wait, in the middle of what.

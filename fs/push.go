@@ -19,8 +19,8 @@ const pushSize = 16 << 10
 const maxPush = 8 << 20
 
 // push gives the kernel the source files of directory dir, if the caller is about to read them. It is an optimization: what
-// does not work is read when it is read. An archive that was evicted is fetched for it, which the caller waits for as long as ctx lasts.
-func (f *FS) push(ctx context.Context, md *mod, ix *indexed, dir int, caller uint32) {
+// does not work is read when it is read. An archive that was evicted is fetched for it, which the caller waits as it would for a read.
+func (f *FS) push(cancel <-chan struct{}, md *mod, ix *indexed, dir int, caller uint32) {
 	if f.server == nil || f.pushUnknown.Load() {
 		return
 	}
@@ -28,6 +28,8 @@ func (f *FS) push(ctx context.Context, md *mod, ix *indexed, dir int, caller uin
 	if !hasSource(ix, first, end) || !f.callerOf(caller).opens() {
 		return
 	}
+	ctx, done := f.request(cancel, caller)
+	defer done()
 	room := maxPush
 	buf := pushBuffers.Get().(*[headSize]byte)
 	defer pushBuffers.Put(buf)

@@ -17,6 +17,7 @@ type stats struct {
 	refuted                  atomic.Int64 // files taken on trust that the checksum database does not know
 	prefetched               atomic.Int64 // zips fetched before they were opened
 	insecure                 atomic.Int64 // failures that are a wrong hash, or a checksum database not to be trusted
+	late                     atomic.Int64 // requests given up without an answer; see request.go
 	panics                   atomic.Int64 // mistakes of ours that were caught; see panic.go
 }
 
@@ -40,6 +41,7 @@ func (s *stats) snapshot() map[string]int64 {
 		"seeded":         s.seeded.Load(),
 		"refuted":        s.refuted.Load(),
 		"prefetched":     s.prefetched.Load(),
+		"late":           s.late.Load(),
 		"panics":         s.panics.Load(),
 
 		"security_errors": s.insecure.Load(),

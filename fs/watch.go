@@ -35,6 +35,9 @@ func (f *FS) locks() []sync.Locker {
 		&f.callers.mu, &f.goSums.mu, &f.errors.mu, &f.pins.mu, &f.removals.mu, &f.work.mu, &f.prefetch.zips.mu,
 		&f.prefetch.mods.mu, &f.damage.mu,
 	}
+	for i := range f.waiting {
+		ls = append(ls, &f.waiting[i].mu)
+	}
 	if f.overlay != nil {
 		// For reading: one that waits to write keeps new readers waiting, and it may take a moment for those who read.
 		ls = append(ls, f.overlay.names.RLocker(), &f.overlay.mu)

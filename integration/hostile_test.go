@@ -24,7 +24,7 @@ type hostileZip struct {
 	name string
 	make func(p string) []byte // p is M@V/
 	ok   bool                  // whether it is accepted: so that a test in which all is refused fails
-	slow bool                  // not with -short
+	slow bool                  // only with MODFS_NIGHTLY=1: the go command writes gigabytes, or tens of thousands of files
 }
 
 const hostileText = "package a // and some more, so that there is something to compress, to compress, to compress\n"
@@ -335,7 +335,7 @@ func TestHostileZips(t *testing.T) {
 	var cases []hostileZip
 	var mods []string
 	for _, c := range hostileZips() {
-		if c.slow && testing.Short() {
+		if c.slow && !nightly {
 			continue
 		}
 		m := proxytest.Module{Path: "hostile.example/" + c.name, Version: "v1.0.0"}

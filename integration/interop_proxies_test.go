@@ -55,7 +55,7 @@ var moduleProxies = []moduleProxy{
 	{name: "goproxy", start: startGoproxy, sumdb: true, latest: true, queries: true, live: true, down: syscall.ENOENT, resumes: "perhaps"},
 	{name: "athens", start: startAthens, latest: true, queries: true, live: true, down: syscall.ENOENT},
 	{name: "goproxytest", start: startGoproxytest, latest: true, queries: true},
-	{name: "nginx", start: startNginx, queries: true, resumes: "always"},
+	{name: "nginx", start: startNginxTree, queries: true, resumes: "always"},
 	{name: "nginx cache", start: startNginxCache, sumdb: true, latest: true, queries: true, live: true, down: syscall.EIO, resumes: "always"},
 	{name: "go file", start: startGoFiles},
 	{name: "go http", start: startGoHTTP, resumes: "always"},
@@ -205,26 +205,20 @@ func startGoproxytest(t *testing.T, s *proxytest.Server, mods []proxytest.Module
 	return goproxytest.NewTestServer(t, dir, "127.0.0.1:0").URL
 }
 
-// startNginx has nginx serve a tree of files.
-func startNginx(t *testing.T, s *proxytest.Server, mods []proxytest.Module) string {
-	return nginx(t, "root "+proxyTree(t, s, mods)+";")
+// startNginxTree has nginx serve a tree of files.
+func startNginxTree(t *testing.T, s *proxytest.Server, mods []proxytest.Module) string {
+	return nginxHTTP(t, "root "+proxyTree(t, s, mods)+";")
 }
 
 // startNginxCache has nginx relay the server, and remember for a while what that has answered.
 func startNginxCache(t *testing.T, s *proxytest.Server, _ []proxytest.Module) string {
-	return nginx(t, "proxy_pass "+s.URL()+"; proxy_http_version 1.1; proxy_cache all; proxy_cache_valid 200 1m;")
+	return nginxHTTP(t, "proxy_pass "+s.URL()+"; proxy_http_version 1.1; proxy_cache all; proxy_cache_valid 200 1m;")
 }
 
-// nginx runs nginx with a location, and returns its URL. Whatever can be compressed is.
-func nginx(t *testing.T, location string) string {
+// nginxHTTP runs nginx with a location, and returns its URL. Whatever can be compressed is.
+func nginxHTTP(t *testing.T, location string) string {
 	t.Helper()
-	bin, err := exec.LookPath("nginx")
-	if err != nil {
-		bin = "/usr/sbin/nginx" // not in every user's PATH
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Skip("no nginx")
-	}
+	bin := nginxProgram(t)
 	dir, addr := t.TempDir(), freeAddr(t)
 	var b strings.Builder
 	if os.Geteuid() == 0 {

@@ -26,7 +26,7 @@ func TestMemory(t *testing.T) {
 	for i := range modules {
 		p := fmt.Sprintf("example.com/walk/m%03d", i)
 		m := proxytest.Module{Path: p, Version: "v1.0.0", Files: map[string]string{"go.mod": "module " + p + "\n"}}
-		files, size := 8, 3000
+		files, size := 8, 20_000 // so that the kept ones are more than --memory allows
 		switch {
 		case i < many:
 			files, size = 10_000, 200
@@ -45,6 +45,9 @@ func TestMemory(t *testing.T) {
 		if _, err := os.ReadDir(m.path(mod.String())); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if n := m.status().Memory.Content; n > 64<<20 || n < 16<<20 { // of less, it is no test
+		t.Errorf("%d bytes of inflated files are kept", n)
 	}
 	out, err := exec.Command("find", m.dir, "-name", "*.go").Output()
 	if got, want := bytes.Count(out, []byte("\n")), many*10_000+large*4+(modules-many-large)*8; err != nil || got != want {

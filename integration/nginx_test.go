@@ -166,15 +166,22 @@ http {
 }
 `
 
+// nginxProgram is where nginx is, which is not in every user's PATH.
+func nginxProgram(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return program
+		}
+	}
+	t.Skip("no nginx: install nginx-light or nginx")
+	return ""
+}
+
 // startNginx starts one that has example.com/a and b of proxy, until t ends.
 func startNginx(t *testing.T, proxy *proxytest.Server, ca *authority) *nginx {
 	t.Helper()
-	program, err := exec.LookPath("nginx")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/nginx"); err != nil {
-			t.Skip("no nginx: install nginx-light or nginx")
-		}
-	}
+	program := nginxProgram(t)
 	dir := t.TempDir()
 	exportTree(t, proxy, filepath.Join(dir, "tree"), "example.com/a@v1.0.0", "example.com/b@v1.0.0")
 	n := &nginx{htpasswd: filepath.Join(dir, "htpasswd"), access: filepath.Join(dir, "access.log")}

@@ -48,9 +48,9 @@ long again; a second signal ends it at once.`,
 	}
 	fs := cmd.Flags()
 	f.register(fs, "info", "modcache")
-	d.grace, d.watchdog = ageValue(30*time.Second), ageValue(2*time.Minute)
+	d.grace = ageValue(30 * time.Second)
 	fs.Var(&d.grace, "grace", "how long a signal lets go commands, and then other users, go on; 0: not at all")
-	fs.Var(&d.watchdog, "watchdog", "end a daemon that hangs for this long; 0: never")
+	watchdogFlag(fs, &d.watchdog)
 	fs.BoolVar(&d.over, "over", false, "mount over a directory that is not empty, hiding what is in it; a module cache there is a seed")
 	fs.BoolVar(&d.background, "background", false, "return when the mount is ready; log to modfs.log in the store")
 	return cmd

@@ -17,7 +17,10 @@ import (
 )
 
 func newRun() *cobra.Command {
-	var f serveFlags
+	var (
+		f        serveFlags
+		patience ageValue
+	)
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARGUMENT...]",
 		Short: "Run a command with GOMODCACHE mounted",
@@ -33,15 +36,16 @@ If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, &f, time.Duration(patience), args) },
 	}
 	cmd.Flags().SetInterspersed(false) // COMMAND's flags are its own
 	f.register(cmd.Flags(), "warn", "gopath")
+	watchdogFlag(cmd.Flags(), &patience)
 	return cmd
 }
 
 // run is `modfs run`. Its error is the exit status where the command ran.
-func run(cmd *cobra.Command, f *serveFlags, args []string) error {
+func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []string) error {
 	stderr := cmd.ErrOrStderr()
 	path, err := lookCommand(args[0])
 	if err != nil {
@@ -65,8 +69,14 @@ func run(cmd *cobra.Command, f *serveFlags, args []string) error {
 	if err != nil {
 		return explainMount(err, o.Store.Dir)
 	}
+	defer s.watch(patience, stderr)()
 	started := time.Now()
 	code := runCommand(path, args, s.modcache, signals)
+	s.leaving.Store(true)
+	if s.hung.Load() {
+		s.abandon()
+		return exitStatus(max(code, exitError))
+	}
 	if code != 0 {
 		if s.fs == nil {
 			failures.read(s.mountpoint, started)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,9 @@ type session struct {
 	fs         *modfs.FS // nil if another process serves it
 	dir        string    // of the locks
 	users      *os.File  // users.lock, locked; nil if the mount is one of `modfs mount`
+
+	hung    atomic.Bool // the file system does; see watch
+	leaving atomic.Bool // the command has ended
 }
 
 // openSession finds the mount of a store, or mounts it. A signal ends the wait for another run.
@@ -132,6 +136,35 @@ func sameDir(a, b string) bool {
 	fa, erra := os.Stat(a)
 	fb, errb := os.Stat(b)
 	return erra == nil && errb == nil && os.SameFile(fa, fb)
+}
+
+// watch ends a mount that this process serves, and that hangs: what the command, and other runs, wait for becomes an error. Where that
+// cannot be done, or the command has ended, the process ends, which has the same effect. stop ends the watch.
+func (s *session) watch(patience time.Duration, say io.Writer) (stop func()) {
+	if s.fs == nil {
+		return func() {}
+	}
+	dog := newWatchdog(s.fs, nil, patience)
+	if dog == nil {
+		return func() {}
+	}
+	stopped := make(chan struct{})
+	go func() {
+		if !dog.run(stopped) {
+			return
+		}
+		s.hung.Store(true)
+		if !giveUp(s.fs, say) || s.leaving.Load() {
+			s.abandon()
+			os.Exit(exitError)
+		}
+	}()
+	return func() { close(stopped) }
+}
+
+// abandon takes away the mount of a file system that hangs: there is no closing that.
+func (s *session) abandon() {
+	bounded(time.Second, func() { s.fs.UnmountLazy() }) // best effort: it is gone, or ends with us
 }
 
 // leave ends the use of the mount. The process that serves it waits until the others have left, too, and unmounts.

@@ -118,6 +118,9 @@ func printStatus(w io.Writer, s *modfs.Status) error {
 	row("modules", "%d versions seen", s.Modules)
 	row("memory", "%s inflated files, %s trees", size(s.Memory.Content), size(s.Memory.Trees))
 	row("process", "%s from the system, %d goroutines, %d file descriptors", size(s.Memory.System), s.Process.Goroutines, s.Process.FileDescriptors)
+	if r := s.Requests; r.Slow > 0 {
+		row("requests", "%d wait for an answer, the oldest for %v", r.Slow, time.Duration(r.Oldest*float64(time.Second)).Round(time.Second))
+	}
 	row("errors", "%d%s", s.Errors, errorsHint(s))
 	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
 		n := s.Counters[name]

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	modfs "modfs/fs"
 )
 
@@ -92,19 +94,25 @@ func (w *watchdog) run(stop <-chan struct{}) bool {
 // maxStacks bounds what is written of the stacks of a daemon that hangs, in bytes.
 const maxStacks = 4 << 20
 
-// giveUp is for a daemon that hangs: it leaves what is needed to find out why, and ends all waiting for it. The process is
-// then to end, which does the same where this cannot.
-func giveUp(m *modfs.FS, say io.Writer) {
+// giveUp is for a daemon that hangs: it leaves what is needed to find out why, and ends all waiting for it. It reports whether it
+// could; the process is to end, which does the same where this cannot.
+func giveUp(m *modfs.FS, say io.Writer) (aborted bool) {
 	const patience = 5 * time.Second
 	bounded(patience, func() { // it may be writing that hangs
 		stacks := make([]byte, maxStacks)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		fmt.Fprintf(say, "modfs: the mount at %s hangs: ending its daemon. All goroutines:\n%s\n", m.Mountpoint(), stacks)
 	})
-	bounded(patience, func() {
-		if m.Mounted() {
-			// Best effort: see above. It matters where a thread hangs in a system call, and the process with it.
-			modfs.Abort(m.Mountpoint())
-		}
-	})
+	done := make(chan bool, 1)
+	// Best effort: see above. It matters where a thread hangs in a system call, and the process with it.
+	return bounded(patience, func() { done <- m.Mounted() && modfs.Abort(m.Mountpoint()) == nil }) && <-done
+}
+
+// defaultWatchdog is how much patience watchdogs have.
+const defaultWatchdog = ageValue(2 * time.Minute)
+
+// watchdogFlag adds the flag that says otherwise.
+func watchdogFlag(fs *pflag.FlagSet, patience *ageValue) {
+	*patience = defaultWatchdog
+	fs.Var(patience, "watchdog", "end a daemon that hangs for this long; 0: never")
 }
