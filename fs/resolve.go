@@ -33,7 +33,8 @@ import (
 //     and checks by itself, which it has to do for its go.sum: there is neither M@V nor V.ziphash until it has stored that.
 //     If its settings are the daemon's it gets the archive even where nothing else is known of M@V, or a client removed
 //     that; it then finds M@V, too, and need not unpack it;
-//   - offers only what was opened to a go command that merely tells what is there;
+//   - offers only what was opened to a go command that merely tells what is there, or whose archive a client has stored: the hash
+//     of that may be ours, if it was offered while the client downloaded the archive;
 //   - offers nothing to a go command with -modcacherw: in what it unpacks, files can be made, and directories removed without
 //     ceremony;
 //   - offers toolchains whenever upstream has them: the go command gets those without a V.mod.
@@ -75,7 +76,7 @@ func (f *FS) offered(ctx context.Context, m module.Version, caller uint32) error
 	if m.Path == toolchainPath {
 		return f.exists(ctx, m)
 	}
-	if !f.opened(m) && f.callerOf(caller).looks() {
+	if !f.opened(m) && !f.overlay.has(inMod(zipKey(m))) && f.callerOf(caller).looks() {
 		return fmt.Errorf("%s: nobody has opened it: %w", m, errNotOffered)
 	}
 	if f.callerOf(caller).writable {
