@@ -62,7 +62,7 @@ func mountWith(t *testing.T, proxy *proxytest.Server, store string, env, args []
 	m := &mounted{t: t, dir: filepath.Join(dir, "mnt"), store: store, args: args}
 	m.env = append(os.Environ(), "HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+m.dir, "GOTELEMETRY=off", "GOWORK=off",
 		"GORACE=atexit_sleep_ms=0") // with -race each modfs would wait a second before it exits
-	m.env = slices.Concat(m.env, proxy.Env(), env)
+	m.env = slices.Clip(slices.Concat(m.env, proxy.Env(), env)) // several at once may append to it
 	m.start()
 	t.Cleanup(m.end)
 	return m
