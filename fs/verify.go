@@ -253,7 +253,7 @@ func (f *found) classify() module.Version {
 		switch pp.Kind {
 		case KindZip, KindMod, KindInfo:
 			return pp.Mod
-		case KindList, KindLatest:
+		case KindList, KindLatest, KindQuery:
 			return module.Version{Path: pp.Mod.Path}
 		}
 		f.kind = KindNone

@@ -63,9 +63,13 @@ func openStored(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi, err := file.Stat(); err != nil || !fi.Mode().IsRegular() {
+	fi, err := file.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("not a file: %v", fi.Mode())
+	}
+	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("not a file: %v", fi.Mode())
+		return nil, err
 	}
 	return file, nil
 }
@@ -257,7 +261,7 @@ func (v *verifier) checkSmall(ctx context.Context, m module.Version, f *found, f
 	switch f.kind {
 	case KindMod:
 		limit = modzip.MaxGoMod
-	case KindInfo, KindLatest:
+	case KindInfo, KindLatest, KindQuery:
 		limit = maxInfo
 	case KindSumDB:
 		limit = maxTile
@@ -276,12 +280,12 @@ func (v *verifier) checkSmall(ctx context.Context, m module.Version, f *found, f
 		_, err = infoTime(m, data)
 	case KindSumDB:
 		_, err = cutSum(f.key, data)
-	case KindList, KindLatest:
+	case KindList, KindLatest, KindQuery:
 		question := path.Base(f.key)
 		if pin := v.pin(module.Version{Path: m.Path, Version: "/" + question}); pin != "" && pin != hashInfo(data) {
 			return errors.New("it is not what was fetched")
 		}
-		if err = checkList(data); f.kind == KindLatest {
+		if err = checkList(data); f.kind != KindList {
 			err = checkLatest(data)
 		}
 	}

@@ -73,6 +73,27 @@ func invert(t *testing.T, name string) {
 	}
 }
 
+// What a revision stood for is a file of the store like others.
+func TestVerifyRevision(t *testing.T) {
+	branch := publish("example.com/m", "main")
+	branch.Info = `{"Version":"v1.0.1-0.20200102030405-0123456789ab","Time":"2020-01-02T03:04:05Z"}`
+	s := proxytest.New(t, branch)
+	const key = "cache/download/example.com/m/@v/main.info"
+	dir, f := mountTest(t, s, func(o *Options) { o.Fetch.SumDB = "off" })
+	readFile(t, in(dir, key))
+	store := f.store.Dir()
+	shut(t, f)
+	name := findFile(t, store, key)
+	if _, findings := verified(t, s, VerifyOptions{Dir: store}); len(findings) != 0 {
+		t.Errorf("before the damage: %+v", findings)
+	}
+	invert(t, name)
+	_, findings := verified(t, s, VerifyOptions{Dir: store})
+	if len(findings) != 1 || findings[0].File != key || findings[0].Problem != "it is not what was fetched" {
+		t.Errorf("%+v", findings)
+	}
+}
+
 // TestVerify damages each kind of file. Verify finds that and nothing else, repairs it, and then there is nothing to be found.
 func TestVerify(t *testing.T) {
 	s := proxytest.New(t, append(proxytest.Modules(), big())...)
