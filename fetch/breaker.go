@@ -112,7 +112,7 @@ func (c *Client) ended(ctx context.Context, u *upstream, a *attempt, err error) 
 	b.mu.Unlock()
 	switch {
 	case err == nil:
-		if b.close() {
+		if b.close(nil) {
 			c.log.Info("upstream can be reached again", "url", u.stats.URL)
 		}
 	case dead:
@@ -192,11 +192,11 @@ func (c *Client) dropConnections() {
 	}
 }
 
-// close closes the breaker. It reports whether it was open.
-func (b *breaker) close() bool {
+// close closes the breaker, if it is open because of o or, with nil, at all. It reports whether it was.
+func (b *breaker) close(o *outage) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.down == nil {
+	if b.down == nil || o != nil && b.down != o {
 		return false
 	}
 	close(b.down.over)
@@ -207,7 +207,7 @@ func (b *breaker) close() bool {
 // probe tries an upstream again and again until it can be reached, or nobody wants to know.
 func (c *Client) probe(u *upstream, o *outage) {
 	b := &u.breaker
-	defer b.close()
+	defer b.close(o) // not a later one
 	for wait := firstProbe; ; wait = min(2*wait, maxProbe) {
 		b.mu.Lock()
 		o.next = time.Now().Add(wait)
@@ -254,10 +254,12 @@ func (c *Client) check(u *upstream) {
 		defer c.calls.Done()
 		var err error // a panic is logged
 		defer c.recovered("check", &err)
+		defer func() {
+			b.mu.Lock()
+			b.checking = false
+			b.mu.Unlock()
+		}()
 		err = c.ping(u)
-		b.mu.Lock()
-		b.checking = false
-		b.mu.Unlock()
 		if err != nil {
 			c.trip(u, err)
 		}

@@ -88,8 +88,8 @@ type Config struct {
 	Sums map[module.Version]string
 
 	// OnSeed is told of each zip and go.mod file that was taken from a seed, before it is returned; nil: nobody wants to know.
-	// It is called concurrently.
-	OnSeed func(Check)
+	// It is called concurrently. With an error, the file is not returned, and the error is.
+	OnSeed func(Check) error
 
 	// Tiles keeps what was verified of the checksum database. nil keeps it in memory, as long as the client lives.
 	Tiles TileStore

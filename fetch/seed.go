@@ -348,7 +348,9 @@ func (c *Client) vouch(ctx context.Context, m module.Version, suffix, from, h1, 
 		}
 	}
 	if c.cfg.OnSeed != nil {
-		c.cfg.OnSeed(check)
+		if err := c.cfg.OnSeed(check); err != nil {
+			return "", &finalError{err}
+		}
 	}
 	return check.Source, nil
 }

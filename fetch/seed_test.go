@@ -93,10 +93,21 @@ type checks struct {
 	list []fetch.Check
 }
 
-func (c *checks) add(check fetch.Check) {
+func (c *checks) add(check fetch.Check) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.list = append(c.list, check)
+	return nil
+}
+
+// What cannot be noted is not served, whatever the proxies have.
+func TestSeedNotNoted(t *testing.T) {
+	dir := tree(t, proxytest.New(t).URL())
+	full := errors.New("disk full")
+	c := newClient(t, fetch.Config{SumDB: "off", Offline: true, Seeds: []*fetch.Seed{openSeed(t, dir)}, OnSeed: func(fetch.Check) error { return full }})
+	if _, _, err := c.Mod(t.Context(), modA, ""); !errors.Is(err, full) {
+		t.Errorf("Mod: %v, want %v", err, full)
+	}
 }
 
 // get asks a client for all of modA.

@@ -48,22 +48,15 @@ func (p *pins) decide(m module.Version, h1 string) error {
 }
 
 // seeded is told what was taken from a seed.
-func (f *FS) seeded(c fetch.Check) {
+func (f *FS) seeded(c fetch.Check) error {
 	f.stats.seeded.Add(1)
 	if f.onSeed != nil {
 		f.onSeed(c)
 	}
 	if !c.Deferred {
-		return
+		return nil
 	}
-	m := c.Module
-	if c.File != "zip" {
-		m.Version += modSuffix
-	}
-	if err := f.pins.doubt(m, c.H1); err != nil {
-		// The pin that is written next would say that it was checked.
-		f.log.Error("unchecked pin not written", "module", m.Path, "version", m.Version, "err", err)
-	}
+	return f.pins.doubt(sumKey(c.Module, c.File), c.H1) // without it, the pin that is written next would say that it was checked
 }
 
 // confirm asks the checksum database about a file of m that is in doubt, if that is possible on this mount. What it refutes is
