@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// TestReadmeUsage compares the usage texts in the README with what the program prints. A block there begins with the
-// command line that prints it.
-func TestReadmeUsage(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+// TestReferenceUsage compares the usage texts in docs/reference.md with what the program prints. A block there begins with
+// the command line that prints it.
+func TestReferenceUsage(t *testing.T) {
+	reference, err := os.ReadFile("../../docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := regexp.MustCompile("(?ms)^```text\n\\$ modfs (help[a-z ]*)\n(.*?)^```$").FindAllSubmatch(readme, -1)
+	blocks := regexp.MustCompile("(?ms)^```text\n\\$ modfs (help[a-z ]*)\n(.*?)^```$").FindAllSubmatch(reference, -1)
 	seen := make(map[string]bool)
 	for _, b := range blocks {
 		args := strings.Fields(string(b[1]))
@@ -25,7 +25,7 @@ func TestReadmeUsage(t *testing.T) {
 			t.Errorf("modfs %s: exit status %d: %s", b[1], status, &out)
 		}
 		if got, want := strings.TrimSpace(out.String()), strings.TrimSpace(string(b[2])); got != want {
-			t.Errorf("README's block of modfs %s differs; the program prints:\n%s", b[1], got)
+			t.Errorf("docs/reference.md's block of modfs %s differs; the program prints:\n%s", b[1], got)
 		}
 	}
 	root, _ := newRoot()
@@ -37,7 +37,7 @@ func TestReadmeUsage(t *testing.T) {
 	}
 	for _, w := range want {
 		if !seen[w] {
-			t.Errorf("README has no block that begins with: $ modfs %s", w)
+			t.Errorf("docs/reference.md has no block that begins with: $ modfs %s", w)
 		}
 	}
 }
