@@ -104,11 +104,7 @@ func (s *Seed) read(elem string, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
-	}
-	return data, err
+	return readLimited(f, limit)
 }
 
 // Check says against what something that came from a seed was checked.
@@ -210,6 +206,7 @@ func (c *Client) seededInfo(ctx context.Context, m module.Version) (data []byte,
 	return data, c.unseeded(err, perr)
 }
 
+// readLimited reads all of r, which may have limit bytes.
 func readLimited(r io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {
@@ -305,9 +302,9 @@ func (c *Client) seededSize(ctx context.Context, m module.Version) (int64, error
 	return c.zipSize(ctx, m)
 }
 
-// vouch returns who says that h1 is the hash of a file of m that came from a seed: the pin want, if there is one, the checksum database, or, where that
-// does not cover m or cannot be asked offline, Config.Sums; "" if nobody has a say. It tells Config.OnSeed. The error wraps
-// ErrMismatch if one of them says otherwise.
+// vouch returns who says that h1 is the hash of a file of m that came from a seed: the pin want, if there is one, the checksum
+// database, or, where that does not cover m or cannot be asked offline, Config.Sums; "" if nobody has a say. It tells
+// Config.OnSeed. The error wraps ErrMismatch if one of them says otherwise.
 func (c *Client) vouch(ctx context.Context, m module.Version, suffix, from, h1, want string) (source string, err error) {
 	check := Check{Module: m, File: "zip", H1: h1}
 	if suffix != "" {

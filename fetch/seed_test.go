@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,21 +20,6 @@ import (
 	"modfs/fetch"
 	"modfs/fetch/proxytest"
 )
-
-// download gets a file from a server.
-func download(t *testing.T, url string) []byte {
-	t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v", url, resp.Status, err)
-	}
-	return data
-}
 
 func write(t *testing.T, name string, data []byte) {
 	t.Helper()
@@ -54,7 +37,7 @@ func tree(t *testing.T, url string) (dir string) {
 	dir = t.TempDir()
 	for _, ext := range []string{".info", ".mod", ".zip"} {
 		elem := "example.com/a/@v/v1.0.0" + ext
-		write(t, filepath.Join(dir, "cache/download", elem), download(t, url+"/"+elem))
+		write(t, filepath.Join(dir, "cache/download", elem), proxytest.Get(t, url+"/"+elem))
 	}
 	return dir
 }
@@ -271,7 +254,7 @@ func TestForgedSeed(t *testing.T) {
 		t.Errorf("told of %d files, %v", len(told), err)
 	}
 	got, err := os.ReadFile(dst.Name())
-	if want := download(t, s.URL()+"/example.com/a/@v/v1.0.0.zip"); err != nil || !bytes.Equal(got, want) {
+	if want := proxytest.Get(t, s.URL()+"/example.com/a/@v/v1.0.0.zip"); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the destination has not the proxy's zip: %v", err)
 	}
 	// With a pin, too.

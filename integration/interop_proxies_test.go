@@ -199,7 +199,7 @@ func startGoproxytest(t *testing.T, s *proxytest.Server, mods []proxytest.Module
 			writeFile(t, filepath.Join(at, filepath.FromSlash(name)), []byte(content))
 		}
 		for _, ext := range []string{".info", ".mod"} {
-			writeFile(t, filepath.Join(at, ext), serverFile(t, s, path+"/@v/"+version+ext))
+			writeFile(t, filepath.Join(at, ext), proxytest.Get(t, s.URL()+"/"+path+"/@v/"+version+ext))
 		}
 	}
 	return goproxytest.NewTestServer(t, dir, "127.0.0.1:0").URL
@@ -304,7 +304,7 @@ func proxyTree(t *testing.T, s *proxytest.Server, mods []proxytest.Module) strin
 			elems = append(elems, path+"/@v/"+version+".mod", path+"/@v/"+version+".zip")
 		}
 		for _, elem := range elems {
-			writeFile(t, filepath.Join(dir, filepath.FromSlash(elem)), serverFile(t, s, elem))
+			writeFile(t, filepath.Join(dir, filepath.FromSlash(elem)), proxytest.Get(t, s.URL()+"/"+elem))
 		}
 	}
 	return dir
@@ -320,21 +320,6 @@ func escaped(t *testing.T, m proxytest.Module) (path, version string) {
 		t.Fatal(err)
 	}
 	return path, version
-}
-
-// serverFile returns a file that the server has.
-func serverFile(t *testing.T, s *proxytest.Server, elem string) []byte {
-	t.Helper()
-	resp, err := http.Get(s.URL() + "/" + elem)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v", elem, resp.Status, err)
-	}
-	return data
 }
 
 func writeFile(t *testing.T, name string, data []byte) {

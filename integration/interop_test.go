@@ -137,7 +137,7 @@ func (m *interop) compare(t *testing.T, mod proxytest.Module) {
 	if h1, err := m.read(at + ".ziphash"); err != nil || string(h1) != m.s.ZipHash(mod.Path, mod.Version) {
 		t.Errorf("%s: ziphash: %q, %v", mod, h1, err)
 	}
-	if got, err := m.read(at + ".mod"); err != nil || string(got) != string(serverFile(t, m.s, path+"/@v/"+version+".mod")) {
+	if got, err := m.read(at + ".mod"); err != nil || string(got) != string(proxytest.Get(t, m.s.URL()+"/"+path+"/@v/"+version+".mod")) {
 		t.Errorf("%s: go.mod: %q, %v", mod, got, err)
 	}
 	var info struct{ Version, Time string }

@@ -131,8 +131,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	path := r.URL.Path
+	s.Note(r.Method + " " + path)
 	s.mu.Lock()
-	s.requests = append(s.requests, r.Method+" "+path)
 	fault := s.fault
 	s.mu.Unlock()
 	if !byPrefix && fault != nil {

@@ -33,6 +33,8 @@ const (
 
 // A Server is a module proxy with a checksum database. Its methods may be called concurrently.
 type Server struct {
+	RequestLog // each like "GET /example.com/a/@v/list", without the prefix of FaultURL
+
 	ts           *httptest.Server
 	key          string        // the database's verifier key
 	right, wrong *sumdb.Server // wrong signs other hashes with the same key
@@ -41,13 +43,12 @@ type Server struct {
 	closeOnce    sync.Once
 
 	// mu is never held while a response is written.
-	mu       sync.Mutex
-	entries  map[string]map[string]*entry // by escaped path, then escaped version
-	requests []string
-	fault    func(path string) string
-	seen     map[string]bool // paths 503once has failed
-	release  chan struct{}   // closed, and replaced, by Release
-	stalled  int
+	mu      sync.Mutex
+	entries map[string]map[string]*entry // by escaped path, then escaped version
+	fault   func(path string) string
+	seen    map[string]bool // paths 503once has failed
+	release chan struct{}   // closed, and replaced, by Release
+	stalled int
 }
 
 // entry is a served module; its zips are made when first asked for.
@@ -151,32 +152,6 @@ func (s *Server) Add(mods ...Module) error {
 		s.mu.Unlock()
 	}
 	return nil
-}
-
-// Requests returns the requests so far in the order of their arrival, each like "GET /example.com/a/@v/list", without
-// the prefix of FaultURL.
-func (s *Server) Requests() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.requests)
-}
-
-// Count returns how many of Requests contain substr.
-func (s *Server) Count(substr string) int {
-	n := 0
-	for _, r := range s.Requests() {
-		if strings.Contains(r, substr) {
-			n++
-		}
-	}
-	return n
-}
-
-// ResetRequests forgets the requests so far.
-func (s *Server) ResetRequests() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests = nil
 }
 
 // ZipBytes returns the zip of a module the server has, nil if it does not. Path and version are unescaped here and in

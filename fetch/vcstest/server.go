@@ -22,11 +22,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"modfs/fetch/proxytest"
 )
 
 // The names of the hosts. Repository NAME is at https://GitHost/NAME.git, and module DaemonHost/NAME.git is what `git daemon`
@@ -45,6 +46,9 @@ const (
 
 // A Server serves repositories. Its methods may be called concurrently.
 type Server struct {
+	// "GET git.test/NAME.git/info/refs" and the like, and "git daemon" for a connection to that.
+	proxytest.RequestLog
+
 	tb       testing.TB
 	dir      string
 	tls      *httptest.Server
@@ -55,14 +59,13 @@ type Server struct {
 	tunnels  sync.WaitGroup
 	children sync.WaitGroup
 
-	mu       sync.Mutex
-	imports  map[string]string // the content of a go-import tag by its prefix
-	private  map[string]bool
-	stalled  func(r *http.Request) bool
-	status   func(r *http.Request) int
-	waiting  int
-	requests []string
-	conns    map[net.Conn]bool
+	mu      sync.Mutex
+	imports map[string]string // the content of a go-import tag by its prefix
+	private map[string]bool
+	stalled func(r *http.Request) bool
+	status  func(r *http.Request) int
+	waiting int
+	conns   map[net.Conn]bool
 }
 
 // New returns a running server, which ends with tb. It skips the test where there is no git, or another certificate store than
@@ -199,37 +202,6 @@ func (s *Server) Waiting() int {
 	return s.waiting
 }
 
-// Requests returns the requests so far: "GET git.test/NAME.git/info/refs" and the like, and "git NAME.git" for a connection to the
-// daemon.
-func (s *Server) Requests() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.requests)
-}
-
-// Count returns how many of Requests contain substr.
-func (s *Server) Count(substr string) (n int) {
-	for _, r := range s.Requests() {
-		if strings.Contains(r, substr) {
-			n++
-		}
-	}
-	return n
-}
-
-// ResetRequests forgets the requests so far.
-func (s *Server) ResetRequests() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests = nil
-}
-
-func (s *Server) note(request string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests = append(s.requests, request)
-}
-
 // connect is an http proxy that knows one host, and that there is nothing behind https at some.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodConnect && strings.HasSuffix(r.URL.Host, ".test") {
@@ -266,7 +238,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 
 // serve answers what came through the proxy.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	s.note(r.Method + " " + r.Host + r.URL.Path)
+	s.Note(r.Method + " " + r.Host + r.URL.Path)
 	s.mu.Lock()
 	stall := s.stalled != nil && s.stalled(r)
 	status := 0
@@ -335,7 +307,7 @@ func (s *Server) serveDaemon() {
 		if err != nil {
 			continue
 		}
-		s.note("git daemon")
+		s.Note("git daemon")
 		cmd := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+filepath.Join(s.dir, "git"))
 		cmd.Stdin, cmd.Stdout = f, f
 		if cmd.Start() == nil {
