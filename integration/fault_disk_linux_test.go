@@ -148,7 +148,7 @@ func faultCases(t *testing.T, f fault, most int, try func(t *testing.T, f fault)
 // it.
 func TestDiskWriteFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes some seconds")
+		t.Skip("each operation that writes fails in turn: some seconds")
 	}
 	disk := newFaultFS(t)
 	proxy := proxytest.New(t, faultModule(0))
@@ -188,7 +188,7 @@ func TestDiskWriteFaults(t *testing.T) {
 // has not read it yet.
 func TestDiskReadFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes some seconds")
+		t.Skip("each operation that reads fails in turn: some seconds")
 	}
 	disk := newFaultFS(t)
 	proxy := proxytest.New(t, faultModule(0))
@@ -345,7 +345,7 @@ func TestDiskFull(t *testing.T) {
 // of them a module that can never fit: with a limit only those fail, and it is never exceeded.
 func TestDiskManyReaders(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes some seconds")
+		t.Skip("24 readers of a store of 2 MiB: some seconds")
 	}
 	const readers, limit = 24, 2 << 20
 	large := faultModule(999)

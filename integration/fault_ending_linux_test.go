@@ -135,7 +135,7 @@ func TestTermStuck(t *testing.T) {
 // nobody sees an error.
 func TestTermBuild(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds")
+		t.Skip("it has go commands build for some seconds")
 	}
 	mods := busyModules()
 	proxy := proxytest.New(t, mods...)

@@ -256,7 +256,7 @@ func (b *busy) build() {
 // time allows.
 func TestKillDaemon(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes some seconds")
+		t.Skip("20 daemons are killed in turn: some seconds")
 	}
 	const perStore = 5 // until all is fetched, and there is nothing to be in the middle of
 	kills := 20
