@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
@@ -17,9 +16,14 @@ import (
 
 // answer asks upstream for what may change with time: which versions there are, which one is the latest, and which one a
 // revision stands for. Where upstream cannot be reached, the last answer will do: a build that worked yesterday works today.
-func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
+//
+// What was asked a short time ago is not asked again.
+func (f *FS) answer(ctx context.Context, pp Path) (answer, error) {
 	key := question(pp)
-	return once(f, ctx, key, func(ctx context.Context) ([]byte, error) {
+	if a, ok := f.answers.get(key); ok {
+		return a, nil
+	}
+	return once(f, ctx, key, func(ctx context.Context) (answer, error) {
 		var data []byte
 		var err error = fetch.ErrOffline // what upstream said last is better than what a seed has, which is only part of it
 		if !f.opts.Fetch.Offline {
@@ -40,10 +44,10 @@ func (f *FS) answer(ctx context.Context, pp Path) ([]byte, error) {
 		if pp.Kind == KindList {
 			data, err = f.mergeList(pp.Mod.Path, data, err)
 		}
-		if err == nil {
-			f.answers.keep(key, data, time.Now()) // who asked may be gone
+		if err != nil {
+			return answer{}, err
 		}
-		return data, err
+		return f.answers.keep(key, data), nil // here, as who asked may be gone
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"modfs/lru"
 )
@@ -194,27 +195,21 @@ func TestKeepOpen(t *testing.T) {
 
 func TestAnswers(t *testing.T) {
 	a := newAnswers()
-	n := 0
-	ask := func() ([]byte, error) {
-		n++
-		if n == 1 {
-			return nil, errors.New("not now")
-		}
-		return nil, nil // an empty answer
+	if _, ok := a.get("q"); ok {
+		t.Error("an answer to what was never asked")
 	}
-	if _, _, err := a.get("q", ask); err == nil {
-		t.Error("no error")
+	kept := a.keep("q", nil)
+	got, ok := a.get("q")
+	if !ok || got.data == nil || len(got.data) != 0 || got.at.IsZero() || !got.at.Equal(kept.at) {
+		t.Errorf("%+v, %t: want an answer that is empty and not nil, as old as %v", got, ok, kept.at)
 	}
-	data, since, err := a.get("q", ask)
-	if data == nil || len(data) != 0 || since.IsZero() || err != nil {
-		t.Errorf("%v, %v, %v: want an answer that is empty and not nil", data, since, err)
-	}
-	if _, again, _ := a.get("q", ask); n != 2 || !again.Equal(since) {
-		t.Errorf("asked %d times, since %v, want 2, %v: an error is not remembered, an answer is", n, again, since)
+	a.by.add("old", answer{[]byte("x"), time.Now().Add(-answerTimeout)}, 1)
+	if _, ok := a.get("old"); ok {
+		t.Error("an answer that is too old")
 	}
 	large := make([]byte, answersMemory/10)
 	for i := range 100 {
-		a.get(fmt.Sprint(i), func() ([]byte, error) { return large, nil })
+		a.keep(fmt.Sprint(i), large)
 		if n := a.by.bytes(); n > answersMemory {
 			t.Fatalf("%d bytes of answers are remembered", n)
 		}

@@ -53,7 +53,9 @@ func (f *FS) lookupDownload(ctx context.Context, p string, pp Path, caller uint3
 		case KindQuery:
 			op = "revision"
 		}
-		n.data, n.born, err = f.answers.get(question(pp), func() ([]byte, error) { return f.answer(ctx, pp) })
+		var a answer
+		a, err = f.answer(ctx, pp)
+		n.data, n.born = a.data, a.at
 		n.size = int64(len(n.data))
 	default:
 		err = fmt.Errorf("%s: %w", p, fetch.ErrNotFound)
@@ -212,7 +214,7 @@ type answers struct{ by *budget[string, answer] }
 
 type answer struct {
 	data []byte
-	at   time.Time
+	at   time.Time // since when it has been this one
 }
 
 // answersMemory bounds what is remembered, in bytes. A list of versions has a few hundred.
@@ -231,23 +233,15 @@ func question(pp Path) string {
 	return listKey(pp.Mod.Path)
 }
 
-// get returns the answer to a question and since when it has been this one, from ask if none is remembered.
-func (a *answers) get(question string, ask func() ([]byte, error)) ([]byte, time.Time, error) {
-	now := time.Now()
-	if old, ok := a.by.get(question); ok && now.Sub(old.at) < answerTimeout {
-		return old.data, old.at, nil
-	}
-	data, err := ask()
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	data = notNil(data)
-	a.keep(question, data, now)
-	return data, now, nil
+// get returns the answer to a question if it is remembered and not too old.
+func (a *answers) get(question string) (answer, bool) {
+	old, ok := a.by.get(question)
+	return old, ok && time.Since(old.at) < answerTimeout
 }
 
-// keep remembers an answer.
-func (a *answers) keep(question string, data []byte, at time.Time) {
-	data = notNil(data)
-	a.by.add(strings.Clone(question), answer{data, at}, int64(len(question)+cap(data)))
+// keep remembers the answer that was just given to a question.
+func (a *answers) keep(question string, data []byte) answer {
+	n := answer{notNil(data), time.Now()}
+	a.by.add(strings.Clone(question), n, int64(len(question)+cap(n.data)))
+	return n
 }
