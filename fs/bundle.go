@@ -125,23 +125,29 @@ type writeError struct{ err error }
 
 func (e *writeError) Error() string { return e.err.Error() }
 
+// proofs returns the files of the checksum database that prove ms, as a proxy has them below sumdb, and of which there is no proof.
+func proofs(ctx context.Context, client *fetch.Client, ms []module.Version) (files map[string][]byte, failed map[module.Version]error, err error) {
+	files, failed, err = client.Proofs(ctx, ms)
+	if err != nil {
+		return nil, nil, err
+	}
+	for name := range files {
+		if db, ok := strings.CutSuffix(name, "/latest"); ok {
+			files[db+"/supported"] = nil
+		}
+	}
+	return files, failed, nil
+}
+
 // proofs writes the files of the checksum database, and returns of which modules there is no proof.
 func (b *bundler) proofs(ctx context.Context, all []wanted) (failed map[module.Version]error, err error) {
 	var ms []module.Version
 	for _, w := range all {
 		ms = append(ms, w.Version)
 	}
-	files, failed, err := b.d.f.client.Proofs(ctx, ms)
+	files, failed, err := proofs(ctx, b.d.f.client, ms)
 	if err != nil {
 		return nil, err
-	}
-	if len(files) == 0 {
-		return failed, nil
-	}
-	for name := range files {
-		if db, ok := strings.CutSuffix(name, "/latest"); ok {
-			files[db+"/supported"] = nil
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := b.file(downloadDir+"/sumdb/"+name, files[name]); err != nil {

@@ -79,7 +79,7 @@ func (f *FS) notReplaced(key string, err error) error {
 	return err
 }
 
-// changed is told by the store of a file that somebody changed.
+// changedFile is told by the store of a file that somebody changed.
 func (f *FS) changedFile(key string, cause error) {
 	f.zips.drop(key)
 	f.damaged(key, cause)

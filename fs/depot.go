@@ -2,7 +2,6 @@ package fs
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,7 +246,7 @@ type wanted struct {
 	parts Part
 }
 
-// Modules returns what a go.sum lists, ordered: of each the .info and .mod, of those whose archive has a hash the .zip.
+// modules returns what a go.sum lists, ordered: of each the .info and .mod, of those whose archive has a hash the .zip.
 func (s Sums) modules() []wanted {
 	parts := make(map[module.Version]Part)
 	for key := range s {
@@ -267,7 +266,7 @@ func orderedParts(parts map[module.Version]Part) []wanted {
 	for m, p := range parts {
 		all = append(all, wanted{m, p})
 	}
-	slices.SortFunc(all, func(a, b wanted) int { return cmp.Or(compareVersions(a.Version, b.Version)) })
+	slices.SortFunc(all, func(a, b wanted) int { return compareVersions(a.Version, b.Version) })
 	return all
 }
 

@@ -109,12 +109,7 @@ func (f *FS) purge(m module.Version, suffix string) error {
 	}
 	md := f.modules.intern(m)
 	f.zips.drop(md.zipKey)
-	keys := []string{zipKey(m), indexKey(m)}
-	spool := "spool/" + moduleDir(m)
-	for _, name := range f.readStore(spool) {
-		keys = append(keys, spool+"/"+name)
-	}
-	for _, key := range keys {
+	for _, key := range append(f.spooled(m), zipKey(m), indexKey(m)) {
 		if err := f.store.Remove(key); err != nil {
 			return err
 		}

@@ -404,14 +404,9 @@ func (e *exporter) proofs(ctx context.Context, ms []module.Version) (unproven in
 		return 0, err
 	}
 	defer client.Close()
-	files, failed, err := client.Proofs(ctx, ms)
-	if err != nil || len(files) == 0 {
-		return len(failed), err
-	}
-	for name := range files {
-		if db, ok := strings.CutSuffix(name, "/latest"); ok {
-			files[db+"/supported"] = nil
-		}
+	files, failed, err := proofs(ctx, client, ms)
+	if err != nil {
+		return 0, err
 	}
 	for name, data := range files {
 		if err := e.write("sumdb/"+name, strings.NewReader(string(data)), nil); err != nil {

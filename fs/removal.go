@@ -101,10 +101,9 @@ func (f *FS) evictModule(m module.Version) {
 	f.zips.drop(zipKey(m))
 	f.evict(zipKey(m))
 	f.evict(indexKey(m))
-	spool := path.Dir(spoolKey(m, 0))
-	for _, name := range f.readStore(spool) {
-		f.zips.drop(spool + "/" + name)
-		f.evict(spool + "/" + name)
+	for _, key := range f.spooled(m) {
+		f.zips.drop(key)
+		f.evict(key)
 	}
 	// Looking at a module may have brought these back after a client removed them.
 	for _, key := range [...]string{infoKey(m), modKey(m)} {
@@ -113,6 +112,15 @@ func (f *FS) evictModule(m module.Version) {
 		}
 	}
 	f.modules.retire(m)
+}
+
+// spooled returns the keys of the files of a module that the store has inflated.
+func (f *FS) spooled(m module.Version) (keys []string) {
+	dir := path.Dir(spoolKey(m, 0))
+	for _, name := range f.readStore(dir) {
+		keys = append(keys, dir+"/"+name)
+	}
+	return keys
 }
 
 // removeLazyFile removes a file that only the lazy tree has.

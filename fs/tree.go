@@ -36,8 +36,9 @@ type tree struct {
 	zipSize int64
 }
 
-// digest is how the SHA-256 of a file's content begins, or that of how it begins. 128 bits are enough: nobody gets to choose both
-// contents, as the first of them was in the zip's h1 hash.
+// digest is how the SHA-256 of a file's content begins, or that of how it begins. 128 bits are enough: the first content was in the
+// zip's h1 hash, and to find another one with its digest takes 2¹²⁸ tries. Only who writes the module gets to choose both, and
+// finds two with one digest in 2⁶⁴ tries; that gains him a machine that dropped the zip and got the second one from a proxy of his.
 //
 // The CRC-32 that a zip has for each of its files would not do. It may be missing (0), and whoever sends us the zip of an evicted
 // module anew can make a second one with the same hash where at the places of the first one's files other content lies, with the

@@ -21,8 +21,9 @@ import (
 
 // VerifyOptions say what Verify checks and how. The zero value of each field has a meaning.
 type VerifyOptions struct {
-	Dir   string       // the store's directory; must be set
-	Fetch fetch.Config // the checksum database that pins are compared with and, with Repair, where to fetch from
+	Dir     string       // the store's directory; must be set
+	Exclude []string     // names in Dir that are not the store's, as in Options.Store; only Repair looks at what else is there
+	Fetch   fetch.Config // the checksum database that pins are compared with and, with Repair, where to fetch from
 
 	// Repair replaces what is damaged. The store must not be in use then.
 	Repair bool
@@ -124,9 +125,8 @@ func (v *verifier) open() (err error) {
 		v.client, err = fetch.New(c)
 		return err
 	}
-	exclude := []string{"modfs.log", "modfs.log.old"}
 	v.f, err = newFS("modfs verify", Options{
-		Store: lru.Config{Dir: v.o.Dir, Exclude: exclude, Holder: "modfs verify"}, Fetch: v.o.Fetch, ReadOnly: true, NoPrefetch: true, Log: v.o.Log,
+		Store: lru.Config{Dir: v.o.Dir, Exclude: v.o.Exclude, Holder: "modfs verify"}, Fetch: v.o.Fetch, ReadOnly: true, NoPrefetch: true, Log: v.o.Log,
 	})
 	if err == nil {
 		v.client = v.f.client

@@ -18,8 +18,8 @@ import (
 	"modfs/lru"
 )
 
-// storeExclude are the top-level names of a store that are not its artifacts, and do not count towards its limit.
-var storeExclude = []string{logName, logName + ".old", "overlay"}
+// storeExclude are the top-level names of a store that are ours. They are not its artifacts, and do not count towards its limit.
+var storeExclude = []string{logName, logName + ".old"}
 
 // serveFlags are the flags that mount and run share: what is served, and how.
 type serveFlags struct {

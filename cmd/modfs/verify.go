@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -47,7 +46,7 @@ stays so.`,
 			if err != nil {
 				return err
 			}
-			o := modfs.VerifyOptions{Dir: dir, Fetch: c, Repair: repair, Modules: modules, Jobs: jobs}
+			o := modfs.VerifyOptions{Dir: dir, Exclude: storeExclude, Fetch: c, Repair: repair, Modules: modules, Jobs: jobs}
 			return verify(cmd, o, asJSON)
 		},
 	}
@@ -101,7 +100,7 @@ func (f *serveFlags) verifyArgs(cmd *cobra.Command, args []string) (dir string, 
 
 // verify checks a store and prints what is wrong with it.
 func verify(cmd *cobra.Command, o modfs.VerifyOptions, asJSON bool) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(cmd)
 	defer stop()
 	out, say := cmd.OutOrStdout(), cmd.ErrOrStderr()
 	var bar *progress
