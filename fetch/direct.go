@@ -214,8 +214,10 @@ func (d *direct) join(g *generation, w wanted) (*run, error) {
 			d.mu.Unlock()
 			close(r.done)
 		}()
+		start := time.Now()
 		r.err = r.do(ctx)
 		d.stats.note(r.err)
+		d.c.tellRun(w, start, r.err)
 	}()
 	return r, nil
 }

@@ -106,6 +106,10 @@ type Config struct {
 	// http.ProxyFromEnvironment says.
 	Transport http.RoundTripper
 
+	// OnRequest is told of each request to an upstream and each file of a seed, when it is over. It is called concurrently, and
+	// must not block. Nil: nobody wants to know.
+	OnRequest func(Request)
+
 	// OnPanic is told of each panic that the client recovered from. Nil: nobody wants to know, and it is logged.
 	OnPanic func(what string, v any, stack []byte)
 
@@ -456,7 +460,7 @@ func callFor[T any](c *Client, ctx context.Context, limit time.Duration, m modul
 		return fail(err)
 	}
 	defer done()
-	v, err := work(ctx, m)
+	v, err := work(withSubject(ctx, m), m)
 	if err != nil {
 		return fail(err)
 	}

@@ -231,7 +231,12 @@ func (e *statusError) blame(errs []error) {
 }
 
 // request is exchange with one request.
-func (c *Client) request(ctx context.Context, method string, q query, header http.Header, with grant, use func(*http.Response) error) error {
+func (c *Client) request(ctx context.Context, method string, q query, header http.Header, with grant, use func(*http.Response) error) (err error) {
+	told := Request{Method: method, Start: time.Now()}
+	defer func(ctx context.Context) {
+		told.Err = err
+		c.tell(ctx, q, told)
+	}(ctx)
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
 	defer cancel(nil)
 	ctx, try, err := q.u.breaker.begin(ctx, cancel)
@@ -241,6 +246,7 @@ func (c *Client) request(ctx context.Context, method string, q query, header htt
 	// The timer runs while we wait for the network, and not while dst takes its time.
 	idle := c.cfg.IdleTimeout
 	in := &body{ctx: ctx, window: idle}
+	defer func() { told.Bytes = in.total }()
 	in.timer = time.AfterFunc(idle, func() { cancel(lateBody(in.got.Load(), idle)) })
 	defer in.timer.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, q.u.url(q.elem).String(), nil)
@@ -257,6 +263,7 @@ func (c *Client) request(ctx context.Context, method string, q query, header htt
 	start := time.Now()
 	resp, err := c.http.Do(req)
 	in.timer.Stop()
+	told.Wait = time.Since(told.Start)
 	c.ended(ctx, q.u, try, err)
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
@@ -269,6 +276,7 @@ func (c *Client) request(ctx context.Context, method string, q query, header htt
 		return err
 	}
 	c.log.Debug("answer", "method", method, "url", redacted(req.URL), "status", resp.StatusCode, "dur", time.Since(start))
+	told.Status = resp.StatusCode
 	in.ReadCloser, resp.Body = resp.Body, in
 	defer in.Close()
 	// A part is good only for whom asked for one.
@@ -299,6 +307,7 @@ type body struct {
 	window time.Duration
 	timer  *time.Timer // ends the request
 
+	total  int64         // bytes read in all
 	waited time.Duration // in this window
 	got    atomic.Int64  // bytes in this window; the timer reads it
 }
@@ -309,6 +318,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
 	b.waited += time.Since(start)
+	b.total += int64(n)
 	if b.got.Add(int64(n)) >= minProgress {
 		b.waited = 0
 		b.got.Store(0)
@@ -382,8 +392,9 @@ type answer struct {
 func (c *Client) get(ctx context.Context, q query, limit int64) (a answer, err error) {
 	a.from = q.u.shown(q.elem)
 	if q.u.base.Scheme == "file" {
+		start := time.Now()
 		a.data, err = getFile(q, limit)
-		q.u.note(err)
+		c.tellFile(ctx, q, start, int64(len(a.data)), err)
 		return a, err
 	}
 	err = c.retry(ctx, q, nil, func() error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
@@ -127,6 +128,7 @@ var errNotSeeded = fmt.Errorf("no seed has it: %w", ErrNotFound)
 func (c *Client) seeds(ctx context.Context, m module.Version, elem string, limit int64, take func(from string, r io.Reader, size int64) error) error {
 	last := errNotSeeded
 	for _, s := range c.cfg.Seeds {
+		start := time.Now()
 		f, size, err := s.Open(elem)
 		if errors.Is(err, iofs.ErrNotExist) {
 			continue
@@ -139,6 +141,7 @@ func (c *Client) seeds(ctx context.Context, m module.Version, elem string, limit
 			}
 			f.Close()
 		}
+		c.tellSeed(m, s, elem, start, size, err)
 		if err == nil {
 			c.log.Debug("taken from a seed", "seed", s.Name, "file", elem)
 			return nil

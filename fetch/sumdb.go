@@ -219,6 +219,7 @@ func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 		return nil, err
 	}
 	// The session's own cache makes sure that each file is asked for once.
+	ctx = withSubject(ctx, lookupSubject(elem))
 	via.elem += elem
 	a, err := d.c.get(ctx, via, maxSum)
 	if err == nil && a.html {

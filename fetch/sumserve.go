@@ -81,7 +81,7 @@ func parseLookup(arg string) (m module.Version, err error) {
 	return m, checkModule(m)
 }
 
-// serveTile returns a tile. All tiles that we have are verified, and one that is wider begins with those that are narrower.
+// serveTile returns a tile. All tiles that we have are verified.
 func (d *database) serveTile(ctx context.Context, rest string) ([]byte, error) {
 	tile, err := tlog.ParseTilePath(rest)
 	if err != nil {
@@ -89,10 +89,8 @@ func (d *database) serveTile(ctx context.Context, rest string) ([]byte, error) {
 	}
 	// The records in a tile of data have no fixed length, so it cannot be cut.
 	if tile.L >= 0 && tile.H == 8 { // others are not what our own client reads
-		for wide := tile; wide.W <= 1<<tile.H; wide.W++ {
-			if data, err := d.c.cfg.Tiles.ReadFile(d.name + "/" + wide.Path()); err == nil && len(data) == wide.W*tlog.HashSize {
-				return data[:tile.W*tlog.HashSize], nil
-			}
+		if data := d.storedTile(tile); data != nil {
+			return data, nil
 		}
 	}
 	return d.read(ctx, rest)

@@ -73,8 +73,9 @@ func (d *download) from(ctx context.Context, q query) error {
 		return err
 	}
 	if q.u.base.Scheme == "file" {
+		start := time.Now()
 		err := d.copyFile(ctx, q)
-		q.u.note(err)
+		d.c.tellFile(ctx, q, start, d.size, err)
 		return err
 	}
 	return d.c.retry(ctx, q, func() int64 { return d.got }, func() error { return d.request(ctx, q) })
@@ -269,8 +270,9 @@ func (c *Client) zipSize(ctx context.Context, m module.Version) (size int64, err
 // the first byte. It returns -1 if the proxy has the zip, and announces no size to either.
 func (c *Client) sizeAt(ctx context.Context, q query) (int64, error) {
 	if q.u.base.Scheme == "file" {
+		start := time.Now()
 		f, size, err := openFile(q)
-		q.u.note(err)
+		c.tellFile(ctx, q, start, 0, err)
 		if err == nil {
 			f.Close()
 		}
