@@ -54,6 +54,14 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	return exitError
 }
 
+// Annotations of commands, for their man pages.
+const (
+	manNameKey = "man-name" // what the page is called, if that is not the command's path
+	exitKey    = "exit"     // what the exit status says, if that is more than whether something went wrong
+)
+
+//go:generate go test -count=1 -run ^TestManPages$ . -update
+
 // newRoot returns the command with all its subcommands. *started becomes true when flags and arguments were accepted.
 func newRoot() (root *cobra.Command, started *bool) {
 	started = new(bool)
@@ -66,14 +74,15 @@ first opened, checked against the checksum database before any of it can be
 read, and dropped again when the store is over its limit.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true}, // newCompletion
 		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
 	}
 	cobra.EnableCommandSorting = false
-	root.AddCommand(newMount(), newRun(), newUnmount(), newClean(), newStatus(), newVerify(), newExport(), newImport(), newBundle(), newVersion())
+	root.AddCommand(newMount(), newRun(), newUnmount(), newClean(), newStatus(), newVerify(), newExport(), newImport(), newBundle(), newCompletion(), newVersion())
 	for _, cmd := range append(root.Commands(), root) {
 		cmd.DisableFlagsInUseLine = true // Use says it better
 	}
+	addCompletions(root)
 	return root, started
 }
 

@@ -30,6 +30,7 @@ signal N killed it, 126 or 127 if it could not be started. The directory is the
 same each time, so that the build cache works. Runs with the same store share
 one mount; where 'modfs mount' serves the store already, run uses that.
 If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
+		Annotations: map[string]string{exitKey: "That of COMMAND: 128+N if signal N killed it, 127 if it was not found, 126 if it could not be started.\n1 if something else went wrong; 2 if the command line is wrong."},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] == "" {
 				return usagef("no command given: modfs run [flags] -- COMMAND")
