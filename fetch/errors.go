@@ -22,12 +22,12 @@ var (
 	ErrTimeout     = errors.New("timeout")       // one of Config's, or the network's own
 	ErrMismatch    = errors.New("hash mismatch") // a *MismatchError
 	ErrSumDB       = errors.New("checksum database is not to be trusted")
-	ErrInvalid     = errors.New("invalid")   // a zip that the go command would refuse
+	ErrInvalid     = errors.New("invalid")   // a zip that can be read, and that the go command would refuse
 	ErrTooLarge    = errors.New("too large") // for the limits of golang.org/x/mod/zip, or ours
 	ErrNoSum       = errors.New("not covered by the checksum database")
 
 	// What these two say is not that there is no such version, so nobody must conclude that.
-	ErrBadAnswer = errors.New("bad answer") // not what was asked for: a login page, half a zip, another version's .info
+	ErrBadAnswer = errors.New("bad answer") // not what was asked for: a login page, half a zip or a broken one, another version's .info
 	ErrUnknown   = errors.New("not in the checksum database")
 )
 

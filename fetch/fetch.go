@@ -329,8 +329,8 @@ type Watch struct {
 // then on.
 //
 // The error wraps ErrNotFound if every proxy answered 404 or 410, ErrMismatch if the hash differs (it is then a
-// *MismatchError with both), ErrInvalid if the go command would refuse the zip, ErrBadAnswer if it is none, and dst's error
-// if dst failed. Whatever dst then holds is to be thrown away.
+// *MismatchError with both), ErrInvalid if the go command would refuse the zip, ErrBadAnswer if it is none that can be read,
+// and dst's error if dst failed. Whatever dst then holds is to be thrown away.
 func (c *Client) Zip(ctx context.Context, m module.Version, want string, dst Dst, w Watch) (h1 string, err error) {
 	return callFor(c, ctx, c.cfg.Timeout, m, "zip", func(ctx context.Context, m module.Version) (string, error) {
 		return c.seededZip(ctx, m, want, dst, w)

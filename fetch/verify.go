@@ -41,7 +41,8 @@ type verdict struct {
 }
 
 // verify inflates each file of a zip once, on so many cores, and returns the zip's h1 hash, which is dirhash.HashZip's, and whether the rules
-// of modzip.CheckZip hold. The error is of a zip that cannot be read, that is too large for those rules, or of r.
+// of modzip.CheckZip hold. The error is of a zip that cannot be read (ErrBadAnswer: nobody who wrote a module has published that, so it
+// is not said that there is no such version), that is too large for those rules, or of r.
 //
 // archive/zip does the reading: it bounds each file by the size, and checks it against the CRC-32, that the directory
 // announces, and whatever it refuses the go command refuses too.
@@ -103,7 +104,7 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 // HashZip returns the h1 hash of a zip that is already here, of size bytes in r, after the same checks as those of Client.Zip. It
 // uses so many cores; 0 means all.
 //
-// The error wraps ErrInvalid or ErrTooLarge if the zip is none that Client.Zip would have accepted, and is otherwise r's or that
+// The error wraps ErrInvalid, ErrBadAnswer or ErrTooLarge if the zip is none that Client.Zip would have accepted, and is otherwise r's or that
 // of the context.
 func HashZip(ctx context.Context, m module.Version, r io.ReaderAt, size int64, cores int, w Watch) (h1 string, err error) {
 	if cores == 0 {
@@ -162,7 +163,7 @@ func (s *source) explain(err error) error {
 	if s.err != nil {
 		return fmt.Errorf("read the zip: %w", s.err)
 	}
-	return fmt.Errorf("%w: %s", ErrInvalid, clip(err.Error()))
+	return fmt.Errorf("%w: a zip that cannot be read: %s", ErrBadAnswer, clip(err.Error()))
 }
 
 // hashing is the SHA-256 of all files of a zip, on all cores.

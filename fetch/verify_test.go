@@ -92,7 +92,7 @@ func agree(t *testing.T, what string, data []byte) {
 	if got != want || (err == nil) != (wantErr == nil) {
 		t.Errorf("%s: verify = %q, %v; the go command: %q, %v", what, got, err, want, wantErr)
 	}
-	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
+	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrBadAnswer) {
 		t.Errorf("%s: %v is of no class", what, err)
 	}
 }
@@ -250,6 +250,21 @@ func TestVerifyHeaders(t *testing.T) {
 	} {
 		agree(t, what, packRaw(t, e))
 	}
+	// What cannot be read is no answer; what can be and breaks a rule is a module that nobody may have.
+	for what, want := range map[string]struct {
+		e   entry
+		err error
+	}{
+		"other crc":    {change(func(e *entry) { e.CRC32++ }), ErrBadAnswer},
+		"not deflated": {change(func(e *entry) { e.Method = zip.Deflate }), ErrBadAnswer},
+		"method":       {change(func(e *entry) { e.Method = 99 }), ErrBadAnswer},
+		"name":         {change(func(e *entry) { e.Name = p + "../a" }), ErrInvalid},
+		"prefix":       {change(func(e *entry) { e.Name = "a" }), ErrInvalid},
+	} {
+		if _, err := accept(t, packRaw(t, want.e)); !errors.Is(err, want.err) {
+			t.Errorf("%s: %v, want %v", what, err, want.err)
+		}
+	}
 	bad := stored(p+"d/", "x")
 	agree(t, "bad directory, twice", packRaw(t, bad, bad))
 	agree(t, "bad directory, then a good one", packRaw(t, bad, stored(p+"d/", "")))
@@ -268,7 +283,7 @@ func TestVerifyBomb(t *testing.T) {
 	at := bytes.LastIndex(data, []byte("PK\x01\x02")) + 24
 	for _, size := range []uint32{0, 1, 1 << 16, maxKeep, maxKeep + 1, 8<<20 - 1, 8<<20 + 1} {
 		binary.LittleEndian.PutUint32(data[at:], size)
-		if _, err := accept(t, data); !errors.Is(err, ErrInvalid) {
+		if _, err := accept(t, data); !errors.Is(err, ErrBadAnswer) {
 			t.Errorf("said to have %d bytes: %v", size, err)
 		}
 	}

@@ -249,7 +249,7 @@ func TestHostileBundle(t *testing.T) {
 		{name: "huge .mod", all: plus(tar.Header{Typeflag: tar.TypeReg, Name: "example.com/c/@v/v1.0.0.mod", Size: 1 << 40}, "x"), wantErr: "too large", have: []string{"a", "b"}},
 		{name: "huge record", all: plus(tar.Header{Typeflag: tar.TypeReg, Name: "sumdb/x/latest", Size: 1 << 40}, "x"), wantErr: "too large", have: []string{"a", "b"}},
 		{name: "huge zip", all: plus(tar.Header{Typeflag: tar.TypeReg, Name: "example.com/c/@v/v1.0.0.zip", Size: 1 << 40}, "x"), wantErr: "unexpected EOF", wantBad: fetch.ErrTooLarge, have: []string{"a", "b"}},
-		{name: "no zip", all: plus(tar.Header{Typeflag: tar.TypeReg, Name: "example.com/c/@v/v1.0.0.zip"}, "not a zip"), wantBad: fetch.ErrInvalid, have: []string{"a", "b"}},
+		{name: "no zip", all: plus(tar.Header{Typeflag: tar.TypeReg, Name: "example.com/c/@v/v1.0.0.zip"}, "not a zip"), wantBad: fetch.ErrBadAnswer, have: []string{"a", "b"}},
 		{name: "forged zip", all: change(at("a/@v/v1.0.0.zip"), func(e *tarEntry) { e.data = forged(".zip"); e.Size = int64(len(e.data)) }), wantBad: fetch.ErrMismatch, have: []string{"b"}},
 		{name: "forged go.mod", all: change(at("a/@v/v1.0.0.mod"), func(e *tarEntry) { e.data = forged(".mod"); e.Size = int64(len(e.data)) }), wantBad: fetch.ErrMismatch, have: []string{"a", "b"}},
 		{name: "another's zip", all: change(at("a/@v/v1.0.0.zip"), func(e *tarEntry) { b := good[at("b/@v/v1.0.0.zip")]; e.data, e.Size = b.data, b.Size }), wantBad: fetch.ErrMismatch, have: []string{"b"}},

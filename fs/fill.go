@@ -225,7 +225,7 @@ func (f *FS) reindex(ctx context.Context, md *mod) (*indexed, error) {
 	kept := keeper{allowance: &allowance{}} // nothing but digests
 	h1, err := fetch.HashZip(ctx, m, z, z.Size(), 0, fetch.Watch{File: kept.add, Sum: kept.sum})
 	switch {
-	case err != nil && (errors.Is(err, fetch.ErrInvalid) || errors.Is(err, fetch.ErrTooLarge) || unreadable(err)):
+	case err != nil && (errors.Is(err, fetch.ErrInvalid) || errors.Is(err, fetch.ErrBadAnswer) || errors.Is(err, fetch.ErrTooLarge) || unreadable(err)):
 		return nil, fmt.Errorf("%s: zip: %w: %v", m, errDamaged, err)
 	case err != nil:
 		return nil, err
