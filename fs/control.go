@@ -134,7 +134,7 @@ func controlMode(name string) uint32 {
 
 // lookupControl looks up what is in .modfs. Each lookup of a file makes its content, which stays with the node that this
 // lookup returns: who opened it reads one state, whole, while others look the name up again.
-func (f *FS) lookupControl(p string, pp Path, out *fuse.EntryOut) fuse.Status {
+func (f *FS) lookupControl(p string, pp Path, uid uint32, out *fuse.EntryOut) fuse.Status {
 	now := time.Now()
 	n := node{path: p, Path: pp, born: now}
 	switch pp.Rest {
@@ -149,6 +149,14 @@ func (f *FS) lookupControl(p string, pp Path, out *fuse.EntryOut) fuse.Status {
 		n.data = append(data, '\n')
 	case "errors":
 		n.data = notNil(f.errors.lines())
+	case ctlName:
+		target, status := f.ctl(uid)
+		if status == fuse.ENOENT {
+			return missing(out, 0)
+		} else if status != fuse.OK {
+			return status
+		}
+		n.data = []byte(target)
 	default:
 		return missing(out, forever)
 	}

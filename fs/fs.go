@@ -8,6 +8,7 @@
 //	cache/download/M/@v/list, @latest    what the proxy says, so that the tree is itself a GOPROXY=file:// tree
 //	cache/download/sumdb/NAME/…          the checksum database's tiles and lookups, as far as we verified them
 //	.modfs/status.json, .modfs/errors    the state of the daemon and its last errors; never listed
+//	.modfs/ctl                           its user's link to the socket of package control; never listed
 //
 // Nothing is there until somebody asks for it: metadata is fetched when it is looked up, a zip when something
 // below M@V is. Listing never fetches: directories above M@V show what the store has seen. No caller sees
@@ -37,7 +38,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/singleflight"
-	"golang.org/x/sys/unix"
 
 	"modfs/fetch"
 	"modfs/lru"
@@ -141,6 +141,10 @@ type FS struct {
 	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
 	stats   stats
 	errors  errorLog
+	control atomic.Pointer[string] // see SetControl
+
+	closing sync.Mutex
+	closers []func() // see OnClose
 
 	served    chan struct{} // closed when the kernel let go of the mount
 	closeOnce sync.Once
@@ -183,7 +187,7 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 		return nil, err
 	}
 	if info, err := findMount(mountpoint); err == nil && info != nil {
-		f.dev = unix.Mkdev(uint32(info.Major), uint32(info.Minor))
+		f.dev = device(info)
 	}
 	f.served = make(chan struct{})
 	go func() {
@@ -287,6 +291,9 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 // written.
 const directDir = "direct"
 
+// SocketName is the name in a store of the socket of the daemon that has the store, or of a symbolic link to it; see package control.
+const SocketName = "control.sock"
+
 // directMax is how many bytes it may take; but at most half of the store's limit.
 const directMax = 2 << 30
 
@@ -332,7 +339,7 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 	c.OnEvict = f.evicted
 	c.OnDamage, c.OnPanic = f.changedFile, f.caught
 	c.MaxSize -= setAside(dir, c.MaxSize)
-	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir, directDir)
+	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir, directDir, SocketName)
 	if c.Holder == "" {
 		c.Holder = f.mountpoint
 	}
@@ -364,6 +371,9 @@ func (f *FS) unmount(lazy bool) error {
 // Mountpoint is the absolute path of the directory that the file system is mounted at.
 func (f *FS) Mountpoint() string { return f.mountpoint }
 
+// StoreDir is the absolute path of the store's directory.
+func (f *FS) StoreDir() string { return f.store.Dir() }
+
 // ModCache is the absolute path of the module cache in it.
 func (f *FS) ModCache() string {
 	if f.opts.Pkg {
@@ -377,6 +387,7 @@ func (f *FS) ModCache() string {
 func (f *FS) Close() error {
 	f.closeOnce.Do(func() {
 		f.stop()
+		f.runClosers()
 		select {
 		case <-f.served:
 		default:

@@ -49,7 +49,13 @@ func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, 
 		if !parent.isDir() {
 			return fuse.ENOTDIR
 		}
-		status := f.lookupPath(ctx, path.Join(parent.path, name), header.Pid, out)
+		p := path.Join(parent.path, name)
+		if parent.Kind == KindControl || name == controlDir {
+			if pp := f.private.parse(p); pp.Kind == KindControl {
+				return f.lookupControl(p, pp, header.Uid, out)
+			}
+		}
+		status := f.lookupPath(ctx, p, header.Pid, out)
 		if f.overlay == nil || f.nodes.path(parent.id) == parent.path {
 			return status
 		}
@@ -106,9 +112,6 @@ func (f *FS) tree(cancel <-chan struct{}, md *mod, caller uint32) (*indexed, fus
 // in docs/design.md, says.
 func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.EntryOut) fuse.Status {
 	pp := f.private.parse(p)
-	if pp.Kind == KindControl {
-		return f.lookupControl(p, pp, out)
-	}
 	if status, ok := f.lookupOverlay(p, pp, out); ok {
 		return status
 	}
@@ -331,6 +334,10 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 			mode = controlMode(n.Rest)
 		}
 		f.fileAttr(a, n.size, mode, n.born)
+		if n.isCtl() {
+			a.Mode = fuse.S_IFLNK | 0o777
+			return 0
+		}
 		return forever
 	}
 	f.fileAttr(a, n.size, f.downloadMode(n), f.modTime(n.Mod))

@@ -53,6 +53,7 @@ func (c *mountConfig) log() *slog.Logger {
 type Found struct {
 	Mountpoint string // absolute, without symbolic links
 	Store      string // the directory of the daemon's store
+	Device     uint64 // its device number; 0 where that is not known
 	Stale      bool   // nobody holds the lock of the store: the daemon is dead and all that is in the mount is ENOTCONN
 }
 
@@ -85,8 +86,11 @@ func Find(mountpoint string) (*Found, error) {
 
 func newFound(info *mountinfo.Info) Found {
 	store := strings.TrimPrefix(info.Source, sourcePrefix)
-	return Found{Mountpoint: info.Mountpoint, Store: store, Stale: !storeLocked(store)}
+	return Found{Mountpoint: info.Mountpoint, Store: store, Device: device(info), Stale: !storeLocked(store)}
 }
+
+// device returns the device number of a mount, 0 where the table of mounts does not have it.
+func device(info *mountinfo.Info) uint64 { return unix.Mkdev(uint32(info.Major), uint32(info.Minor)) }
 
 // isModfs reports whether a mount is one of ours, whole: not a bind mount of a directory in it.
 func isModfs(info *mountinfo.Info) bool {

@@ -258,6 +258,10 @@ func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 // Readlink implements fuse.RawFileSystem.
 func (f *FS) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
 	n := f.nodes.get(in.NodeId)
+	if n != nil && n.isCtl() {
+		target, status := f.ctl(in.Uid)
+		return []byte(target), status
+	}
 	if n == nil || n.over == nil {
 		return nil, fuse.EINVAL
 	}

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Probe returns once each lock of the file system and of its store was to be had, and never if one is held for good: who
@@ -58,7 +56,7 @@ func (t *modules) all() []*mod {
 // Mounted reports whether the file system is (still) what is mounted at its mountpoint. It does not touch that.
 func (f *FS) Mounted() bool {
 	info, err := findMount(f.mountpoint)
-	return err == nil && info != nil && unix.Mkdev(uint32(info.Major), uint32(info.Minor)) == f.dev
+	return err == nil && info != nil && device(info) == f.dev
 }
 
 // Abort ends the kernel's connection with the daemon of the modfs at mountpoint, whichever process that is: who waits for an

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"modfs/fetch/proxytest"
+	modfs "modfs/fs"
 )
 
 // nobody is a user that has nothing to do with the mount.
@@ -113,7 +115,7 @@ func TestIsolation(t *testing.T) {
 				".", "example.com", "example.com/a@v1.0.0", "example.com/a@v1.0.0/a.go", "example.com/a@v1.0.0/sub",
 				"cache", "cache/download", "cache/download/example.com/a/@v", "cache/download/example.com/a/@v/v1.0.0.info",
 				"cache/download/example.com/a/@v/v1.0.0.mod", "cache/download/example.com/a/@v/v1.0.0.zip",
-				".modfs", ".modfs/errors", ".modfs/status.json", "example.com/none@v1.0.0", "none.example",
+				".modfs", ".modfs/errors", ".modfs/status.json", ".modfs/ctl", "example.com/none@v1.0.0", "none.example",
 			}
 			if args[0] != "--read-only" {
 				cmd := m.goCommand(t.TempDir(), "mod", "download", "example.com/a@v1.0.0")
@@ -123,6 +125,9 @@ func TestIsolation(t *testing.T) {
 				paths = append(paths, m.own()...)
 			}
 			if _, err := m.read("example.com/a@v1.0.0/a.go"); err != nil { // from now on it is listed
+				t.Error(err)
+			}
+			if _, err := os.Readlink(m.path(".modfs/ctl")); err != nil { // what the kernel could keep
 				t.Error(err)
 			}
 			before := m.tree()
@@ -145,6 +150,12 @@ func TestIsolation(t *testing.T) {
 				}
 				if _, err := m.read(".modfs/status.json"); !errors.Is(err, syscall.EACCES) {
 					t.Errorf("status.json can be read: %v", err)
+				}
+				if target, err := os.Readlink(m.path(".modfs/ctl")); !errors.Is(err, syscall.EACCES) {
+					t.Errorf("the control socket is shown: %q, %v", target, err)
+				}
+				if _, err := net.Dial("unix", filepath.Join(m.store, modfs.SocketName)); !errors.Is(err, syscall.EACCES) {
+					t.Errorf("connected to the control socket: %v", err)
 				}
 				if _, err := m.read(".modfs/errors"); err != nil {
 					t.Errorf("errors cannot be read: %v", err)

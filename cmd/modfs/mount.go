@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	modfs "modfs/fs"
+	"modfs/fs/control"
 	"modfs/lru"
 )
 
@@ -152,9 +154,20 @@ func mountAt(mountpoint string, o modfs.Options, over, wait bool) (*modfs.FS, er
 	}
 	for deadline := time.Now().Add(leavingPatience); ; time.Sleep(leavingPause) {
 		m, err := modfs.Mount(mountpoint, o)
-		if l, ok := errors.AsType[*lru.LockedError](err); !ok || !wait || !leaving(l) || time.Now().After(deadline) {
-			return m, err
+		if l, ok := errors.AsType[*lru.LockedError](err); ok && wait && leaving(l) && time.Now().Before(deadline) {
+			continue
 		}
+		if err == nil {
+			startControl(m, o.Log)
+		}
+		return m, err
+	}
+}
+
+// startControl makes the control socket of a mount, which serves modules as well without.
+func startControl(m *modfs.FS, log *slog.Logger) {
+	if err := control.Start(control.Options{FS: m, Version: version(), Log: log}); err != nil {
+		log.Warn("no control socket: status and steering are not to be had", "mountpoint", m.Mountpoint(), "err", err)
 	}
 }
 
