@@ -110,6 +110,10 @@ type Config struct {
 	// must not block. Nil: nobody wants to know.
 	OnRequest func(Request)
 
+	// OnLookup is told of each lookup in the checksum database that has ended, with its error: how long it took to ask for what was
+	// lacking and to verify all of it. It is called concurrently, and must not block. Nil: nobody wants to know.
+	OnLookup func(took time.Duration, err error)
+
 	// OnPanic is told of each panic that the client recovered from. Nil: nobody wants to know, and it is logged.
 	OnPanic func(what string, v any, stack []byte)
 
@@ -401,6 +405,7 @@ func (c *Client) SumDB(ctx context.Context, name, rest string) ([]byte, error) {
 type Upstream struct {
 	URL       string    `json:"url"` // without credentials
 	Requests  int64     `json:"requests"`
+	Bytes     int64     `json:"bytes"`    // received, as the bodies of answers
 	Failures  int64     `json:"failures"` // requests with another answer than 2xx, 404 and 410, or none
 	LastError string    `json:"last_error,omitempty"`
 	LastTime  time.Time `json:"last_error_time,omitzero"`

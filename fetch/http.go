@@ -245,7 +245,7 @@ func (c *Client) request(ctx context.Context, method string, q query, header htt
 	}
 	// The timer runs while we wait for the network, and not while dst takes its time.
 	idle := c.cfg.IdleTimeout
-	in := &body{ctx: ctx, window: idle}
+	in := &body{ctx: ctx, window: idle, received: &q.u.received}
 	defer func() { told.Bytes = in.total }()
 	in.timer = time.AfterFunc(idle, func() { cancel(lateBody(in.got.Load(), idle)) })
 	defer in.timer.Stop()
@@ -307,6 +307,8 @@ type body struct {
 	window time.Duration
 	timer  *time.Timer // ends the request
 
+	received *atomic.Int64 // the upstream's: counts bytes as they come
+
 	total  int64         // bytes read in all
 	waited time.Duration // in this window
 	got    atomic.Int64  // bytes in this window; the timer reads it
@@ -319,6 +321,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.timer.Stop()
 	b.waited += time.Since(start)
 	b.total += int64(n)
+	b.received.Add(int64(n))
 	if b.got.Add(int64(n)) >= minProgress {
 		b.waited = 0
 		b.got.Store(0)

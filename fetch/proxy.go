@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -21,6 +22,8 @@ type upstream struct {
 	fallBack bool     // go on with the next entry after any error, not only after "not found"
 
 	breaker breaker
+
+	received atomic.Int64 // bytes of answers, also of those that are still coming
 
 	mu    sync.Mutex
 	stats Upstream
@@ -78,6 +81,7 @@ func (u *upstream) state() Upstream {
 	u.mu.Lock()
 	s := u.stats
 	u.mu.Unlock()
+	s.Bytes = u.received.Load()
 	u.breaker.mu.Lock()
 	defer u.breaker.mu.Unlock()
 	if o := u.breaker.down; o != nil {

@@ -45,6 +45,7 @@ func (c *Client) tell(ctx context.Context, q query, r Request) {
 
 // tellFile is tell for a file URL.
 func (c *Client) tellFile(ctx context.Context, q query, start time.Time, bytes int64, err error) {
+	q.u.received.Add(bytes)
 	q.u.note(err)
 	c.tell(ctx, q, Request{Method: "file", Start: start, Bytes: bytes, Err: err})
 }

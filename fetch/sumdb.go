@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb"
@@ -132,7 +133,11 @@ func (d *database) lookup(ctx context.Context, m module.Version, version string)
 		var r result
 		defer func() { ch <- r }()
 		defer d.c.recovered("checksum database", &r.err)
+		start := time.Now()
 		r.lines, r.err = d.ask(m.Path, version)
+		if d.c.cfg.OnLookup != nil {
+			d.c.cfg.OnLookup(time.Since(start), r.err)
+		}
 	}()
 	select {
 	case r := <-ch:
