@@ -82,6 +82,9 @@ type Options struct {
 	// the store does not have, the modules that its go.sum lists are fetched in the background; see prefetch.go.
 	NoPrefetch bool
 
+	// Measure has RequestTimes know how long requests take. Each costs some 90 ns more then.
+	Measure bool
+
 	// OnError is told each error that a client saw, missing files excepted. It must not block. Nil ignores them;
 	// .modfs/errors has them anyway.
 	OnError func(Event)
@@ -143,6 +146,8 @@ type FS struct {
 	errors  errorLog
 	control atomic.Pointer[string] // see SetControl
 
+	measured *measured // nil without Options.Measure
+
 	closing sync.Mutex
 	closers []func() // see OnClose
 
@@ -174,7 +179,7 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 		// The kernel checks permissions when a file is opened, of which we hear nothing.
 		fuseOptions.Options = []string{"default_permissions"}
 	}
-	f.server, err = mountFUSE(f, mountConfig{
+	f.server, err = mountFUSE(f.raw(), mountConfig{
 		Dir:        mountpoint,
 		Source:     "modfs:" + f.store.Dir(),
 		ReadOnly:   o.ReadOnly,
