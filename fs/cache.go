@@ -49,6 +49,7 @@ func minor(key string) bool {
 func (f *FS) evicted(key string) {
 	f.at("evicted")
 	f.zips.drop(key)
+	f.noteKey(ActivityEvicted, key, nil)
 	f.touch(inMod(key))
 }
 
@@ -190,10 +191,12 @@ func (f *FS) mod(ctx context.Context, m module.Version) ([]byte, error) {
 		if data, err := f.storedMod(m); data != nil || err != nil {
 			return data, err
 		}
-		data, h1, err := f.client.Mod(ctx, m, f.pins.mod(m))
+		pin := f.pins.mod(m)
+		data, h1, err := f.client.Mod(ctx, m, pin)
 		if err != nil {
 			return nil, f.notReplaced(modKey(m), err)
 		}
+		f.vouched(m, "mod", h1, pin)
 		if err := f.pins.pinMod(m, h1); err != nil {
 			return nil, err
 		}

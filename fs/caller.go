@@ -18,6 +18,7 @@ type caller struct {
 
 	args     []string // of a go command, without its name; nil of any other program
 	same     bool     // its settings are those of the daemon: it would get from its proxy what we get from ours
+	trace    string   // the value of TraceEnv in its environment
 	writable bool     // it is a go command that leaves what it unpacks writable (-modcacherw)
 
 	// sums are the modules that the go.sum files of its working directory list. They are read when first wanted.
@@ -76,7 +77,7 @@ func (f *FS) readCaller(pid uint32) *caller {
 		return c
 	}
 	env := parseEnviron(environ)
-	c.same = f.sameSettings(env)
+	c.same, c.trace = f.sameSettings(env), env[TraceEnv]
 	if line, err := p.read("cmdline"); err == nil {
 		c.args = goArgs(string(line))
 	}

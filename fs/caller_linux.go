@@ -46,6 +46,34 @@ func (p process) alive() bool {
 	return err == nil
 }
 
+// asker returns what tells the process from others. It is the daemon's view: of a process in another PID namespace that it
+// does not see, nothing is known.
+func (p process) asker() Asker {
+	var a Asker
+	status, err := p.read("status")
+	if p == 0 || err != nil {
+		return a
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch value = strings.TrimSpace(value); name {
+		case "Name":
+			a.Name = value // the thread's, which is the program's unless it was renamed
+		case "Tgid":
+			a.PID, _ = strconv.Atoi(value)
+		}
+	}
+	// proc_pid_stat(5): the name in parentheses may have any character in it, so what follows is counted from the last one.
+	stat, err := p.read("stat")
+	if i := strings.LastIndexByte(string(stat), ')'); err == nil && i >= 0 {
+		if f := strings.Fields(string(stat)[i+1:]); len(f) > 3 { // state, parent, group, session
+			a.Group, _ = strconv.Atoi(f[2])
+			a.Session, _ = strconv.Atoi(f[3])
+		}
+	}
+	return a
+}
+
 // stopSignals are the signals by which a process is told to end, as bits of the masks in /proc/PID/status. One whose default action
 // is to end the process and that has no handler shows as SIGKILL, but for those that dump core.
 const stopSignals = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1) | 1<<(unix.SIGILL-1) | 1<<(unix.SIGABRT-1) |

@@ -13,6 +13,7 @@ func (process) read(string) ([]byte, error)     { return nil, errNoProcess }
 func (process) dir(uint64) (string, bool)       { return "", false }
 func (process) hasOpen(string) bool             { return false }
 func (process) alive() bool                     { return false }
+func (p process) asker() Asker                  { return Asker{PID: int(p)} }
 func (process) toldToStop() bool                { return true }
 func readForeign(string, int64) ([]byte, error) { return nil, errNoProcess }
 func identify(string) (fileID, bool)            { return fileID{}, false }

@@ -60,6 +60,7 @@ func (f *FS) damaged(key string, cause error) {
 	if f.damage.add(key, cause) {
 		f.stats.damaged.Add(1)
 		f.log.Error("stored file is damaged; fetching it again", "key", key, "err", cause)
+		f.noteKey(ActivityDamaged, key, cause)
 	}
 }
 
@@ -68,6 +69,7 @@ func (f *FS) replaced(key string) {
 	if f.damage.remove(key) {
 		f.stats.repaired.Add(1)
 		f.log.Info("damaged file replaced", "key", key)
+		f.noteKey(ActivityReplaced, key, nil)
 	}
 }
 

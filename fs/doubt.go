@@ -50,6 +50,11 @@ func (p *pins) decide(m module.Version, h1 string) error {
 // seeded is told what was taken from a seed.
 func (f *FS) seeded(c fetch.Check) error {
 	f.stats.seeded.Add(1)
+	if f.opts.Fetch.Offline {
+		a := about(ActivityVerified, c.Module, strings.TrimPrefix(c.File, "go."))
+		a.H1, a.By = c.H1, c.Source
+		f.note(a)
+	}
 	if f.onSeed != nil {
 		f.onSeed(c)
 	}

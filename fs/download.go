@@ -107,6 +107,7 @@ const maxAnswer = 64 << 20
 func (f *FS) readDownload(cancel <-chan struct{}, n *node, caller uint32, off int64, buf []byte) (fuse.ReadResult, fuse.Status) {
 	ctx, done := f.request(cancel, caller)
 	defer done()
+	defer f.waitedPath(caller, n.Path)()
 	var data []byte
 	var err error
 	op := "info"

@@ -14,6 +14,44 @@ import (
 // errDamaged is the error of a stored file whose content is not what it was when it was verified.
 var errDamaged = errors.New("damaged in the store")
 
+// classes of errors, by which people and programs are told what to do; see Advice. The order is that of errno.
+var classes = []struct {
+	name string
+	is   []error
+}{
+	{"interrupted", []error{errInterrupted}},
+	{"mismatch", []error{fetch.ErrMismatch}},
+	{"sumdb", []error{fetch.ErrSumDB}},
+	{"damaged", []error{errDamaged}},
+	{"no_space", []error{lru.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
+	{"too_large", []error{lru.ErrTooLarge, fetch.ErrTooLarge}},
+	{"bad_answer", []error{fetch.ErrBadAnswer}},
+	{"not_in_sumdb", []error{fetch.ErrUnknown}},
+	{"not_offered", []error{errNotOffered}},
+	{"invalid", []error{fetch.ErrInvalid}},
+	{"not_found", []error{fetch.ErrNotFound}},
+	{"forbidden", []error{fetch.ErrForbidden}},
+	{"timeout", []error{fetch.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded}},
+	{"offline", []error{fetch.ErrOffline}},
+	{"unreachable", []error{fetch.ErrUnreachable}},
+	{"ending", []error{context.Canceled, lru.ErrClosed}},
+}
+
+// class returns the name of the class of an error: "upstream" for what has none.
+func class(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, c := range classes {
+		for _, is := range c.is {
+			if errors.Is(err, is) {
+				return c.name
+			}
+		}
+	}
+	return "upstream"
+}
+
 // errno is the one place where an error becomes what a client sees. The order matters: the first that matches wins, and
 // what proves an attack or damage comes before what a chain of errors may mention besides.
 //

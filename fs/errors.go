@@ -115,6 +115,11 @@ func (f *FS) fail(op string, m module.Version, err error) fuse.Status {
 
 // failAs is fail for an error of the disk on which the writable layer lies: the client gets just that.
 func (f *FS) failAs(op string, m module.Version, err error, no syscall.Errno) fuse.Status {
+	if no != syscall.EINTR && no != syscall.ESHUTDOWN {
+		a := f.failed(about(ActivityError, m, op), err)
+		a.Errno = unix.ErrnoName(no)
+		f.note(a)
+	}
 	quiet := no == syscall.EINTR || no == syscall.ESHUTDOWN || no == syscall.ENOENT && !errors.Is(err, fetch.ErrInvalid)
 	if quiet {
 		return fuse.Status(no)

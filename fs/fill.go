@@ -105,7 +105,14 @@ func (f *FS) filler(md *mod, ahead bool) func(context.Context, *lru.Temp) error 
 // and what was inflated on the way is in memory, as far as there is room: the client is about to read it. downloaded is
 // called, maybe more than once, when it is no longer downloading.
 func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func()) error {
-	start := time.Now()
+	told := f.fetching(md.Version, !f.turns.wanted(md))
+	err := f.fetchZipTelling(ctx, md, t, told, downloaded)
+	told.done(t.Size(), err)
+	return err
+}
+
+// fetchZipTelling is fetchZip, and tells how it goes on.
+func (f *FS) fetchZipTelling(ctx context.Context, md *mod, t *lru.Temp, told *progress, downloaded func()) error {
 	f.at("fill")
 	f.stats.misses.Add(1)
 	// The .info has the mtime of the files. It comes in parallel, and a module can do without.
@@ -118,13 +125,15 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	defer kept.release()
 	verified := sync.OnceFunc(func() { f.turns.verified(md) })
 	defer verified() // also of one that panics, or it would keep its turn
-	dst := &summed{Temp: t}
-	h1, err := f.client.Zip(ctx, md.Version, f.pins.zip(md.Version), dst, fetch.Watch{
+	dst := &summed{Temp: t, told: told}
+	pin := f.pins.zip(md.Version)
+	h1, err := f.client.Zip(ctx, md.Version, pin, dst, fetch.Watch{
 		File:  kept.add,
 		Sum:   kept.sum,
 		Again: kept.reset,
 		Turn: func(ctx context.Context) (cores int) {
 			downloaded()
+			told.downloaded(t.Size())
 			return f.turns.verify(ctx, md)
 		},
 	})
@@ -132,6 +141,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 	if err != nil {
 		return err
 	}
+	f.vouched(md.Version, "zip", h1, pin)
 	<-info
 	if err := f.pins.pinZip(md.Version, h1); err != nil {
 		return err
@@ -150,7 +160,7 @@ func (f *FS) fetchZip(ctx context.Context, md *mod, t *lru.Temp, downloaded func
 		}
 	}
 	f.stats.fetched.Add(t.Size())
-	f.log.Info("fetched", "module", md.Path, "version", md.Version.Version, "bytes", t.Size(), "dur", time.Since(start))
+	f.log.Info("fetched", "module", md.Path, "version", md.Version.Version, "bytes", t.Size(), "dur", time.Since(told.start))
 	return nil
 }
 
@@ -164,11 +174,19 @@ type archive interface {
 type summed struct {
 	*lru.Temp
 	blocks summer
+	told   *progress
+}
+
+// Reserve implements fetch.Dst.
+func (s *summed) Reserve(n int64) error {
+	s.told.total = n
+	return s.Temp.Reserve(n)
 }
 
 func (s *summed) Write(p []byte) (int, error) {
 	n, err := s.Temp.Write(p)
 	s.blocks.Write(p[:n])
+	s.told.wrote(s.Temp.Size())
 	return n, err
 }
 

@@ -134,17 +134,20 @@ type FS struct {
 	turns    turns // of verification
 	callers  callers
 	waiting  waiting
+	journal  journal
+	stream   stream
 
 	trimming    atomic.Bool // the kernel is being asked to forget nodes
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
 	goSums      *budget[fileID, sums]
 
-	onSeed  func(fetch.Check) // what else is to be told; nil: nobody
-	damage  damage
-	changed atomic.Int64 // Unix nanoseconds of the last change of what listings show
-	stats   stats
-	errors  errorLog
-	control atomic.Pointer[string] // see SetControl
+	onRequest func(fetch.Request) // what else is to be told; nil: nobody
+	onSeed    func(fetch.Check)   // what else is to be told; nil: nobody
+	damage    damage
+	changed   atomic.Int64 // Unix nanoseconds of the last change of what listings show
+	stats     stats
+	errors    errorLog
+	control   atomic.Pointer[string] // see SetControl
 
 	measured *measured // nil without Options.Measure
 
@@ -278,7 +281,8 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		f.log.Error("lines of the store's pins are damaged and not believed; 'modfs verify --repair' removes them", "lines", f.pins.bad)
 	}
 	if err == nil {
-		o.Fetch.Tiles, o.Fetch.OnPanic, o.Fetch.OnSeed = tiles{f}, f.caught, f.seeded
+		f.onRequest = o.Fetch.OnRequest
+		o.Fetch.Tiles, o.Fetch.OnPanic, o.Fetch.OnSeed, o.Fetch.OnRequest = tiles{f}, f.caught, f.seeded, f.requested
 		f.allowDirect(&o)
 		f.client, err = fetch.New(o.Fetch)
 	}

@@ -97,6 +97,7 @@ func (f *FS) tree(cancel <-chan struct{}, md *mod, caller uint32) (*indexed, fus
 	f.hintIfMissing(caller, md.Version)
 	ctx, done := f.request(cancel, caller)
 	defer done()
+	defer f.waited(caller, md.Version, "open")()
 	var ix *indexed
 	err := f.repairing(ctx, md, func() (err error) {
 		ix, err = f.load(ctx, md)
@@ -115,6 +116,7 @@ func (f *FS) lookupPath(ctx context.Context, p string, caller uint32, out *fuse.
 	if status, ok := f.lookupOverlay(p, pp, out); ok {
 		return status
 	}
+	defer f.waitedPath(caller, pp)()
 	switch pp.Kind {
 	case KindNone, KindOwn, KindFile:
 		return missing(out, forever) // who makes it goes through the kernel, which then knows better

@@ -60,6 +60,7 @@ func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, caller uin
 	}
 	ctx, done := f.request(cancel, caller)
 	defer done()
+	defer f.waited(caller, md.Version, "read")()
 	c, release, err := f.openFile(ctx, md, i, off, len(buf))
 	if err != nil {
 		return nil, f.fail("read", md.Version, err)
