@@ -164,7 +164,11 @@ func TestMountFindUnmount(t *testing.T) {
 				t.Errorf("write: %v, want EROFS", err)
 			}
 
-			want := Found{Mountpoint: dir, Store: m.store}
+			var st unix.Stat_t
+			if err := unix.Stat(dir, &st); err != nil {
+				t.Fatal(err)
+			}
+			want := Found{Mountpoint: dir, Store: m.store, Device: uint64(st.Dev)}
 			if f, err := Find(dir); err != nil || f == nil || *f != want {
 				t.Errorf("Find: %+v, %v, want %+v", f, err, want)
 			}
