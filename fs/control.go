@@ -31,6 +31,9 @@ type Status struct {
 	Overlay    *OverlayStatus   `json:"overlay,omitempty"`
 	Errors     uint64           `json:"errors"` // since the mount; .modfs/errors has the last ones
 	Counters   map[string]int64 `json:"counters"`
+
+	ErrorsByErrno map[string]uint64 `json:"errors_by_errno,omitempty"` // by the name of what clients got
+	Queues        QueueStatus       `json:"queues"`
 }
 
 // StoreStatus is the state of the store.
@@ -57,6 +60,14 @@ type MemoryStatus struct {
 type ProcessStatus struct {
 	Goroutines      int `json:"goroutines"`
 	FileDescriptors int `json:"file_descriptors"` // -1: not known
+}
+
+// QueueStatus says how many things wait their turn, or have it.
+type QueueStatus struct {
+	PrefetchZips int `json:"prefetch_zips"` // archives to be fetched ahead
+	PrefetchMods int `json:"prefetch_mods"` // go.mod files to be fetched ahead
+	Wanted       int `json:"wanted"`        // archives that somebody waits for
+	Verifying    int `json:"verifying"`     // archives that are being verified
 }
 
 // fileDescriptors counts the descriptors that this process has open, -1 if that cannot be told.
@@ -99,7 +110,15 @@ func (f *FS) Status() *Status {
 		Requests: f.waiting.status(time.Now()),
 		Errors:   f.errors.count(),
 		Counters: f.stats.snapshot(),
+
+		ErrorsByErrno: f.errors.byErrno(),
+		Queues:        f.queues(),
 	}
+}
+
+func (f *FS) queues() QueueStatus {
+	wanted, verifying := f.turns.lengths()
+	return QueueStatus{PrefetchZips: f.prefetch.zips.len(), PrefetchMods: f.prefetch.mods.len(), Wanted: wanted, Verifying: verifying}
 }
 
 // usage returns the state of the store against the limit that its user set, of which the store itself knows less; see

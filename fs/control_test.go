@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,12 +40,54 @@ func TestStatus(t *testing.T) {
 	if len(st.Upstreams) == 0 || st.Upstreams[0].URL != s.URL() || st.Upstreams[0].Failures != 2 || st.Upstreams[0].LastError == "" {
 		t.Errorf("upstreams %+v, want the proxy first, with 2 failures", st.Upstreams)
 	}
+	if got := st.ErrorsByErrno; len(got) != 1 || got["EACCES"] != 2 {
+		t.Errorf("errors by errno: %v, want 2 of EACCES", got)
+	}
+	if got := f.Errors(); len(got) != 2 || got[0].Module != "example.com/b" || got[1].Errno != "EACCES" {
+		t.Errorf("the last errors: %+v", got)
+	}
 	zips := int64(len(s.ZipBytes("example.com/a", "v1.0.0")) + len(s.ZipBytes("example.com/many", "v1.0.0")))
 	if c := st.Counters; c["misses"] != 2 || c["fetched_bytes"] != zips || c["lookups"] == 0 || c["reads"] == 0 || c["damaged"] != 0 {
 		t.Errorf("counters %v, want 2 misses, %d bytes", c, zips)
 	}
 	if _, err := ReadStatus(t.TempDir()); err == nil {
 		t.Error("status of a directory that is no mount")
+	}
+}
+
+// TestQueues looks at the queues while an archive does not come, that somebody waits for.
+func TestQueues(t *testing.T) {
+	s := proxytest.New(t)
+	dir, f := mountTest(t, s, nil)
+	s.SetFault(func(path string) string {
+		if strings.HasSuffix(path, ".zip") {
+			return "stall"
+		}
+		return ""
+	})
+	read := make(chan error)
+	go func() {
+		_, err := os.ReadFile(in(dir, "example.com/a@v1.0.0/a.go"))
+		read <- err
+	}()
+	for s.Stalled() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if got, want := f.Status().Queues, (QueueStatus{Wanted: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	s.Release()
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	if got := f.Status().Queues; got != (QueueStatus{}) {
+		t.Errorf("afterwards: %+v", got)
+	}
+	q := newQueueTest(0)
+	q.add(numbered(1))
+	q.add(numbered(2))
+	if got := q.len(); got != 2 {
+		t.Errorf("%d tasks wait, want 2", got)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,6 +39,7 @@ type errorLog struct {
 	mu    sync.Mutex
 	last  []Event // oldest first
 	total uint64
+	by    map[string]uint64 // by errno
 }
 
 // maxCause bounds the text of an error, in bytes: what an upstream said may be in it.
@@ -57,6 +60,10 @@ func (l *errorLog) add(e Event) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total++
+	if l.by == nil {
+		l.by = make(map[string]uint64)
+	}
+	l.by[e.Errno]++
 	if n := len(l.last); n > 0 {
 		p := &l.last[n-1]
 		if p.Module == e.Module && p.Version == e.Version && p.Op == e.Op && p.Cause == e.Cause {
@@ -83,6 +90,20 @@ func (l *errorLog) lines() []byte {
 		enc.Encode(e) // cannot fail: an Event is strings and numbers
 	}
 	return b.Bytes()
+}
+
+// Errors returns the last errors that clients saw, those of .modfs/errors, oldest first.
+func (f *FS) Errors() []Event {
+	f.errors.mu.Lock()
+	defer f.errors.mu.Unlock()
+	return slices.Clone(f.errors.last)
+}
+
+// byErrno counts the errors by what clients got.
+func (l *errorLog) byErrno() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.by)
 }
 
 func (l *errorLog) count() uint64 {

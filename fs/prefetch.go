@@ -187,6 +187,13 @@ func (q *queue) add(t task) {
 	}
 }
 
+// len returns how many tasks wait.
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.tasks)
+}
+
 // work runs tasks until there are none.
 func (q *queue) work() {
 	var t task

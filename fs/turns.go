@@ -103,6 +103,13 @@ func (t *turns) verified(md *mod) {
 	t.wake()
 }
 
+// lengths returns how many archives somebody waits for, and how many are being verified.
+func (t *turns) lengths() (wanted, verifying int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.waiters), len(t.verifying)
+}
+
 // pressing reports whether an archive is being verified that somebody waits for. t.mu is held.
 func (t *turns) pressing() bool {
 	for md := range t.verifying {
