@@ -26,18 +26,23 @@ func runInNamespace(signals *signals) (status int, err error) {
 	cmd.Args = os.Args
 	cmd.Env = append(os.Environ(), namespaceEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = namespaceOfItsOwn()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	return signals.waitFor(cmd), nil
+}
+
+// namespaceOfItsOwn starts a process in a user and a mount namespace of its own.
+func namespaceOfItsOwn() *syscall.SysProcAttr {
 	uid, gid := os.Geteuid(), os.Getegid()
-	cmd.SysProcAttr = &syscall.SysProcAttr{
+	return &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}},
 		// All capabilities in the namespace are ours until exec, which leaves a user that is not root the ambient ones.
 		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN},
 	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	return signals.waitFor(cmd), nil
 }
 
 // startUnprivileged starts cmd without the capability that runInNamespace gave this process to mount with.

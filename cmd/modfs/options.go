@@ -55,9 +55,15 @@ var fetchFlags = []struct{ flag, variable, usage string }{
 	{"private", "GOPRIVATE", "`patterns` of modules that are neither (default: GOPRIVATE)"},
 }
 
+// Defaults of --max-size, in bytes, and --min-free, in percent.
+const (
+	defaultMaxSize = 10 << 30
+	defaultMinFree = 5
+)
+
 func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
-	f.maxSize = 10 << 30
-	f.minFree = freeValue{percent: 5}
+	f.maxSize = defaultMaxSize
+	f.minFree = freeValue{percent: defaultMinFree}
 	f.memory = 64 << 20
 	f.prefetch = choiceValue{"auto", "mode", []string{"auto", "off"}}
 	f.private = choiceValue{"", "mode", []string{"serve", "off"}}
