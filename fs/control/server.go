@@ -75,6 +75,8 @@ func (s *Server) reading(m *mux) {
 
 // steering registers the rest.
 func (s *Server) steering(m *mux) {
+	s.registerWhy(m)
+	s.registerEvents(m)
 }
 
 // Handler answers everything, to whom may steer the daemon: its user and root, as the kernel tells who they are.
