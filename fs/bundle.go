@@ -216,7 +216,7 @@ func (s Sums) check(key module.Version, file, h1 string) error {
 	if want := s[key]; want != "" && want != h1 {
 		m := key
 		m.Version = strings.TrimSuffix(m.Version, modSuffix)
-		return &fetch.MismatchError{Module: m, File: file, Want: want, Got: h1, From: "the store", Source: "go.sum"}
+		return &fetch.MismatchError{Module: m, File: file, Want: want, Got: h1, From: "the store", Source: goSumSource}
 	}
 	return nil
 }

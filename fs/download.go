@@ -80,9 +80,7 @@ func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
 	if n, ok := f.knownZipSize(md); ok {
 		return n, nil
 	}
-	n, err := once(f, ctx, "zipsize "+md.String(), func(ctx context.Context) (int64, error) {
-		return f.client.ZipSize(ctx, md.Version)
-	})
+	n, err := f.announcedSize(ctx, md)
 	if err != nil {
 		return 0, err
 	}
@@ -98,6 +96,13 @@ func (f *FS) zipSize(ctx context.Context, md *mod) (int64, error) {
 	md.zipSize = n
 	md.mu.Unlock()
 	return n, nil
+}
+
+// announcedSize returns upstream's word for the size of a module's zip; -1 if it gives none.
+func (f *FS) announcedSize(ctx context.Context, md *mod) (int64, error) {
+	return once(f, ctx, "zipsize "+md.String(), func(ctx context.Context) (int64, error) {
+		return f.client.ZipSize(ctx, md.Version)
+	})
 }
 
 // maxAnswer bounds a list of versions, in bytes.

@@ -10,9 +10,12 @@ import (
 // are fetched ahead are downloaded some at a time, and wait in the store to be verified: it is not known whether they are
 // needed, and what is inflated on the way is of use only to who opens them soon. Their turn comes one after the other, on half
 // of the cores, when nobody has waited for an archive for a while.
+//
+// In between are those that a user asked for, with modfs prefetch: they wait only while one is verified that somebody waits for.
 type turns struct {
 	mu        sync.Mutex
 	waiters   map[*mod]int      // how many wait for a module's archive
+	asked     map[*mod]int      // how many users asked for it
 	verifying map[*mod]struct{} // archives that were begun
 	ahead     int               // downloads of archives that nobody waits for
 	cores     int               // that those fetched ahead are verified on
@@ -25,21 +28,25 @@ type turns struct {
 const quiet = time.Second
 
 // want notes that somebody waits for the archive of a module, until done.
-func (t *turns) want(md *mod) (done func()) {
-	t.count(md, 1)
-	return func() { t.count(md, -1) }
-}
+func (t *turns) want(md *mod) (done func()) { return t.count(&t.waiters, md) }
 
-func (t *turns) count(md *mod, n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.waiters == nil {
-		t.waiters = make(map[*mod]int)
+// ask notes that a user asked for the archive of a module, until done.
+func (t *turns) ask(md *mod) (done func()) { return t.count(&t.asked, md) }
+
+func (t *turns) count(who *map[*mod]int, md *mod) (done func()) {
+	add := func(n int) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if *who == nil {
+			*who = make(map[*mod]int)
+		}
+		if (*who)[md] += n; (*who)[md] == 0 {
+			delete(*who, md)
+		}
+		t.wake()
 	}
-	if t.waiters[md] += n; t.waiters[md] == 0 {
-		delete(t.waiters, md)
-	}
-	t.wake()
+	add(1)
+	return func() { add(-1) }
 }
 
 // wanted reports whether somebody waits for the archive of a module.
@@ -53,7 +60,7 @@ func (t *turns) wanted(md *mod) bool {
 // ended.
 func (t *turns) download(ctx context.Context, md *mod) bool {
 	return t.await(ctx, func() (bool, time.Duration) {
-		if t.waiters[md] == 0 && t.ahead >= zipsAhead {
+		if t.waiters[md]+t.asked[md] == 0 && t.ahead >= zipsAhead {
 			return false, 0
 		}
 		t.ahead++
@@ -73,14 +80,19 @@ func (t *turns) downloaded() {
 func (t *turns) verify(ctx context.Context, md *mod) (cores int) {
 	t.await(ctx, func() (bool, time.Duration) {
 		_, begun := t.verifying[md]
-		if t.waiters[md] == 0 {
-			if wait := quiet - time.Since(t.busy); wait > 0 {
-				return false, wait
-			}
-			if t.pressing() || !begun && len(t.verifying) > 0 {
+		if cores = 0; t.waiters[md] == 0 {
+			if t.pressing() {
 				return false, 0
 			}
-			cores = t.cores
+			if t.asked[md] == 0 {
+				if wait := quiet - time.Since(t.busy); wait > 0 {
+					return false, wait
+				}
+				if !begun && len(t.verifying) > 0 {
+					return false, 0
+				}
+				cores = t.cores
+			}
 		}
 		if !begun {
 			if t.verifying == nil {

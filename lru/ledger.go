@@ -119,7 +119,7 @@ func (s *Store) hasFloor() bool { return s.cfg.MinFree > 0 || s.cfg.MinFreePerce
 // for, or nothing has moved for s.patience.
 //
 // With a time that is not zero it spares what was used since, waits for nobody, and leaves some room for the names of the
-// file; it gives up instead.
+// file and what is put with it; it gives up instead.
 func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) error {
 	if n <= 0 {
 		return nil
@@ -152,7 +152,7 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 		}
 		evict, fits := s.want(n, p)
 		if !since.IsZero() {
-			if evict, fits = s.want(n+spareRoom, p); evict > 0 {
+			if evict, fits = s.want(n+max(spareRoom, n/spareShare), p); evict > 0 {
 				fits = false // it would be the next one's to evict for
 			}
 		}
@@ -199,8 +199,12 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 	}
 }
 
-// spareRoom is what reserve keeps for names, in bytes: a new path may take some directories of a block each.
-const spareRoom = 16 * block
+// spareRoom is what reserve keeps for names, in bytes: a new path may take some directories of a block each. What the owner puts
+// besides, knowing the file, may take a share of it.
+const (
+	spareRoom  = 16 * block
+	spareShare = 8
+)
 
 // short returns by how much n bytes would not fit if all went that can go but minor files; 0 or less: they would fit.
 func (s *Store) short(n, own int64, p partition) int64 {
