@@ -77,6 +77,7 @@ func (s *Server) reading(m *mux) {
 func (s *Server) steering(m *mux) {
 	s.registerWhy(m)
 	s.registerEvents(m)
+	s.registerPrefetch(m)
 }
 
 // Handler answers everything, to whom may steer the daemon: its user and root, as the kernel tells who they are.
