@@ -71,6 +71,9 @@ type Options struct {
 	// AllowOther lets users other than the daemon's read the mount; the kernel then checks permissions.
 	AllowOther bool
 
+	// NoExec lets no program be run from the mount. The go command cannot switch to a toolchain there then.
+	NoExec bool
+
 	// HidePrivate hides modules that match Fetch.Private or Fetch.NoProxy: the daemon fetches them with its own
 	// credentials, and all who can read the mount could read them.
 	HidePrivate bool
@@ -187,6 +190,7 @@ func Mount(mountpoint string, o Options) (*FS, error) {
 		Source:     "modfs:" + f.store.Dir(),
 		ReadOnly:   o.ReadOnly,
 		AllowOther: o.AllowOther,
+		NoExec:     o.NoExec,
 		fuse:       fuseOptions,
 		Log:        f.log,
 	})

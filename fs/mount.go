@@ -36,6 +36,7 @@ type mountConfig struct {
 	Dir        string // an existing directory, absolute
 	Source     string // shown as the device of the mount; sourcePrefix and the directory of the store
 	ReadOnly   bool   // the kernel then answers every write with EROFS
+	NoExec     bool   // no program is run from it
 	AllowOther bool   // users other than this process's may look; the kernel then checks permissions
 
 	fuse fuse.MountOptions // FsName, Name and AllowOther are set by mountFUSE

@@ -69,6 +69,9 @@ func mountDirect(c mountConfig) (fd int, err error) {
 	if c.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
+	if c.NoExec {
+		flags |= unix.MS_NOEXEC
+	}
 	data := append([]string{
 		fmt.Sprintf("fd=%d", fd),
 		"rootmode=40000", // a directory, in octal
@@ -115,6 +118,9 @@ func mountHelper(c mountConfig) (fd int, err error) {
 	opts := append(c.options(), "fsname="+escapeOption(c.Source), "subtype="+fsName)
 	if c.ReadOnly {
 		opts = append(opts, "ro")
+	}
+	if c.NoExec {
+		opts = append(opts, "noexec")
 	}
 	cmd := exec.Command(bin, "-o", strings.Join(opts, ","), "--", c.Dir)
 	cmd.Args[0] = "fusermount3" // it begins its messages with it

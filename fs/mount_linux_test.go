@@ -30,13 +30,13 @@ func init() {
 func TestMountOptions(t *testing.T) {
 	var shown []string
 	for name, mount := range mounters {
-		m := mountTrivial(t, mount, mountConfig{ReadOnly: true, AllowOther: os.Geteuid() == 0})
+		m := mountTrivial(t, mount, mountConfig{ReadOnly: true, NoExec: true, AllowOther: os.Geteuid() == 0})
 		info, err := findMount(m.dir)
 		if err != nil || info == nil {
 			t.Fatalf("%s: %+v, %v", name, info, err)
 		}
 		s := strings.Join([]string{info.FSType, strings.ReplaceAll(info.Source, m.store, "STORE"), info.Options, info.VFSOptions}, " ")
-		for _, want := range []string{"fuse.modfs modfs:STORE ", "nosuid", "nodev", "ro,", "max_read=131072"} {
+		for _, want := range []string{"fuse.modfs modfs:STORE ", "nosuid", "nodev", "noexec", "ro,", "max_read=131072"} {
 			if !strings.Contains(s, want) {
 				t.Errorf("%s: %s, want %s in it", name, s, want)
 			}

@@ -24,6 +24,9 @@ func mountFUSE(raw fuse.RawFileSystem, c mountConfig) (*fuse.Server, error) {
 	if c.ReadOnly {
 		o.Options = append(o.Options[:len(o.Options):len(o.Options)], "ro")
 	}
+	if c.NoExec {
+		o.Options = append(o.Options[:len(o.Options):len(o.Options)], "noexec")
+	}
 	if c.AllowOther {
 		o.Options = append(o.Options[:len(o.Options):len(o.Options)], "default_permissions")
 	}

@@ -78,6 +78,7 @@ func newSystem(cmd *cobra.Command, f *serveFlags, args []string) (*doctor.System
 			return dev.Close()
 		},
 		Namespace: tryNamespace, LookPath: exec.LookPath, Statfs: doctor.Stat,
+		Options: func(options string) error { _, err := parseMountOptions([]string{options}, false); return err },
 	}
 	var err error
 	if len(args) == 1 {

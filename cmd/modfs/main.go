@@ -10,5 +10,8 @@ func main() {
 	if status, ok := runTryNamespace(); ok {
 		os.Exit(status)
 	}
+	if args, ok := asHelper(os.Args); ok {
+		os.Exit(runHelper(args, os.Stdout, os.Stderr))
+	}
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }

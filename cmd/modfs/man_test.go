@@ -91,6 +91,7 @@ func manPages() map[string][]byte {
 		}
 	}
 	add(root)
+	add(newHelper(new(helperFlags), nil))
 	return pages
 }
 

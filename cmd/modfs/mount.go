@@ -55,13 +55,15 @@ long again; a second signal ends it at once.`,
 	watchdogFlag(fs, &d.watchdog)
 	fs.BoolVar(&d.over, "over", false, "mount over a directory that is not empty, hiding what is in it; a module cache there is a seed")
 	fs.BoolVar(&d.background, "background", false, "return when the mount is ready; log to modfs.log in the store")
+	fs.BoolVar(&d.quiet, "quiet", false, "say nothing if all is well")
+	fs.MarkHidden("quiet") // for mount.modfs
 	return cmd
 }
 
 // daemonFlags are the flags of mount that run has not, and what else makes a daemon.
 type daemonFlags struct {
-	over, background bool
-	grace, watchdog  ageValue
+	over, background, quiet bool
+	grace, watchdog         ageValue
 
 	daemon   *daemonPipe // nil in the foreground
 	notifier *notifier
@@ -117,7 +119,9 @@ func serve(cmd *cobra.Command, f *serveFlags, d *daemonFlags, mountpoint string)
 		return explainMount(err, o.Store.Dir)
 	}
 	moreProcs()
-	fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
+	if !d.quiet {
+		fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
+	}
 	if d.daemon != nil {
 		if err := d.daemon.ready(o.Store.Dir, sink); err != nil {
 			m.Close()

@@ -33,6 +33,7 @@ type serveFlags struct {
 	resolve    choiceValue
 	layout     choiceValue
 	allowOther bool
+	noExec     bool
 	offline    bool
 	seeds      []string
 	private    choiceValue
@@ -81,6 +82,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.Var(&f.resolve, "resolve", f.resolve.usage("who finds out which versions exist")+" (default: client, daemon with --read-only)")
 	fs.Var(&f.layout, "layout", f.layout.usage("what the mount is: GOMODCACHE, or the pkg directory of a GOPATH"))
 	fs.BoolVar(&f.allowOther, "allow-other", false, "let other users read the mount")
+	fs.BoolVar(&f.noExec, "noexec", false, "let no program be run from the mount, toolchains included")
 	fs.BoolVar(&f.offline, "offline", false, "serve what the store has, fetch nothing")
 	fs.StringArrayVar(&f.seeds, "seed", nil, "take modules from the module cache or proxy's tree in `dir` before a proxy is asked; repeatable")
 	fs.Var(&f.private, "private-modules", f.private.usage("what private modules are on the mount")+" (default: serve, off with --allow-other)")
@@ -162,7 +164,7 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 	if f.readOnly && f.resolve.word == "client" {
 		return o, usagef("--resolve client needs a mount that clients can write to: leave out --read-only")
 	}
-	o.ReadOnly, o.AllowOther = f.readOnly, f.allowOther
+	o.ReadOnly, o.AllowOther, o.NoExec = f.readOnly, f.allowOther, f.noExec
 	o.HidePrivate = f.private.word == "off" || f.private.word == "" && f.allowOther
 	if o.Fetch.Seeds, err = openSeeds(f.seeds); err != nil {
 		return o, err

@@ -484,6 +484,10 @@ func TestContainers(t *testing.T) {
 	s := healthy(t, private)
 	s.Owned = func(modfs.Found) bool { return false }
 	expect(t, "containers", s, Warn, "will be dead", "rslave")
+	s = healthy(t, private)
+	s.Owned = func(modfs.Found) bool { return false }
+	s.Probe = func(string) (*modfs.Status, error) { return nil, syscall.EACCES }
+	expect(t, "containers", s, OK, "", "")
 	s = healthy(t, map[string]string{"/run/.containerenv": "", "/proc/self/mountinfo": mountinfoOf("master:7", "rw")})
 	s.Owned = func(modfs.Found) bool { return false }
 	expect(t, "containers", s, OK, "follow those of the host", "")

@@ -2,10 +2,12 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/moby/sys/mountinfo"
 
@@ -53,6 +55,9 @@ func (s *System) propagation(table []*mountinfo.Info, m modfs.Found) *Finding {
 	}
 	if above == nil || m.Stale {
 		return nil
+	}
+	if _, err := s.probe(m.Mountpoint); errors.Is(err, syscall.EACCES) {
+		return nil // another user's, of which it cannot be known where its daemon is
 	}
 	shared := strings.Contains(above.Optional, "shared:")
 	follows := shared || strings.Contains(above.Optional, "master:")
