@@ -60,7 +60,11 @@ func TestLostRequest(t *testing.T) {
 // does, and others are served.
 func TestStuckRequest(t *testing.T) {
 	stuck := make(chan struct{})
-	f := unmounted(t, proxytest.New(t), func(o *Options) { o.Fetch.Timeout = 500 * time.Millisecond })
+	var log syncBuffer
+	f := unmounted(t, proxytest.New(t), func(o *Options) {
+		o.Fetch.Timeout = 500 * time.Millisecond
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -72,7 +76,7 @@ func TestStuckRequest(t *testing.T) {
 	defer close(stuck)
 	eventually(t, "it is told of", func() bool {
 		s := f.Status()
-		return s.Requests.Slow == 1 && s.Requests.Oldest >= 1.5 && s.Counters["late"] == 1
+		return s.Requests.Slow == 1 && s.Requests.Oldest >= 1.5 && s.Counters["late"] == 1 && strings.Contains(log.String(), "TestStuckRequest")
 	})
 	if _, err := f.info(t.Context(), moduleA); err != nil {
 		t.Error(err)

@@ -34,6 +34,7 @@ type fault struct {
 	errno syscall.Errno
 	how   string                   // what the lie is, for the name of a test
 	lie   func(data []byte) []byte // of a read: fails with this instead of errno
+	hold  <-chan struct{}          // it does not fail, but has to wait until this is closed
 }
 
 // writing is all operations but "open" and "read".
@@ -101,8 +102,24 @@ func (f *faultFS) set(next fault) (hits int) {
 	return hits
 }
 
-// due returns what goes wrong with an operation. nil: nothing.
+// hit is how often it has gone wrong so far.
+func (f *faultFS) hit() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hits
+}
+
+// due returns what goes wrong with an operation. nil: nothing, any more.
 func (f *faultFS) due(op string) *fault {
+	due := f.next(op)
+	if due != nil && due.hold != nil {
+		<-due.hold
+		return nil
+	}
+	return due
+}
+
+func (f *faultFS) next(op string) *fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fault.op != op && (f.fault.op != writing || op == "open" || op == "read") {

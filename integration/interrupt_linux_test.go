@@ -153,39 +153,69 @@ func TestInterruptWaiting(t *testing.T) {
 	}
 }
 
-// While the daemon has work of its own, which is verification of a large zip and then to inflate a large file of it.
+// While the daemon has work of its own, which takes as long as the disk lets it: to write an archive, verify it, keep it, and inflate a
+// large file of it into the store.
 func TestInterruptWorking(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it has 300 MB inflated")
-	}
-	big := proxytest.Module{Path: "example.com/big", Version: "v1.0.0"}
-	big.Zip = proxytest.RawZip{Entries: []proxytest.RawEntry{
-		proxytest.RawZeros(big.String()+"/big", 200<<20), proxytest.RawZeros(big.String()+"/other", 100<<20),
-	}}.Bytes()
-	proxy := proxytest.New(t, big)
-	m := mount(t, proxy, "--read-only")
-	for _, state := range []struct {
-		what    string
-		reached func() bool
-	}{
-		{"verifies", func() bool { return proxy.Count(".zip") == 1 }},
-		{"inflates", func() bool { return len(m.kept("big/@v/v1.0.0.zip")) == 1 && len(m.kept("spool/")) == 0 }},
+	disk := newFaultFS(t)
+	proxy := proxytest.New(t)
+	m := mountStore(t, proxy, disk.store(), "--read-only", "--min-free", "0")
+	const size = 5 << 20 // too large for the memory
+	for _, state := range []struct{ what, op, before string }{
+		{"writes", "write", ""}, {"verifies", "read", ""}, {"keeps", "rename", ""}, {"inflates", "write", "small"},
 	} {
-		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-			c := m.startClient("cat", m.path(big.String()+"/big"))
-			c.Stdout = nil
-			m.eventually("the daemon "+state.what, state.reached)
-			c.Process.Signal(sig)
-			select {
-			case <-c.done: // it may have been through
-			case <-time.After(soonEnough):
-				t.Errorf("the reader is still there %v after %v while the daemon %s", soonEnough, sig, state.what)
+		t.Run(state.what, func(t *testing.T) {
+			m := *m
+			m.t = t
+			big := proxytest.Module{Path: "example.com/" + state.what, Version: "v1.0.0"}
+			big.Zip = proxytest.RawZip{Entries: []proxytest.RawEntry{
+				proxytest.RawStored(big.String()+"/small", "x"), proxytest.RawZeros(big.String()+"/big0", size),
+				proxytest.RawZeros(big.String()+"/big1", size), proxytest.RawZeros(big.String()+"/big2", size),
+			}}.Bytes()
+			if err := proxy.Add(big); err != nil {
+				t.Fatal(err)
 			}
-		}
+			for _, name := range []string{"cache/download/" + big.Path + "/@v/v1.0.0.mod", big.String(), big.String() + "/" + state.before} {
+				if _, err := os.Stat(m.path(name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if state.before != "" {
+				if _, err := m.read(big.String() + "/" + state.before); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hold := make(chan struct{})
+			release := sync.OnceFunc(func() { close(hold) })
+			defer release()
+			disk.set(fault{op: state.op, nth: 1, every: true, hold: hold})
+			defer disk.set(fault{})
+			var clients []*client
+			for i := range 3 { // each with a file of its own: the kernel looks up a name for one process at a time
+				c := m.startClient("cat", m.path(fmt.Sprint(big, "/big", i)))
+				c.Stdout = nil
+				clients = append(clients, c)
+			}
+			m.eventually("the disk is waited for", func() bool { return disk.hit() > 0 })
+			for _, c := range clients {
+				m.waitBlocked(c)
+			}
+			m.endBy(clients[0], syscall.SIGINT)
+			m.endBy(clients[1], syscall.SIGKILL)
+			disk.set(fault{})
+			release()
+			if err := <-clients[2].done; err != nil {
+				t.Errorf("who was not told to end: %v", err)
+			}
+			for i := range 3 {
+				m.wantZeros(fmt.Sprint(big, "/big", i), size)
+			}
+			if n := proxy.Count("GET /" + big.Path + "/@v/v1.0.0.zip"); n != 1 {
+				t.Errorf("the zip was fetched %d times", n)
+			}
+		})
 	}
-	m.wantZeros(big.String()+"/big", 200<<20)
-	if n := proxy.Count(".zip"); n != 1 {
-		t.Errorf("the zip was fetched %d times", n)
+	if events := m.errors(); len(events) > 0 {
+		t.Errorf("errors: %+v", events)
 	}
 }
 
