@@ -8,6 +8,7 @@ import (
 	"time"
 
 	modfs "modfs/fs"
+	"modfs/fs/control"
 )
 
 // ending is how a mount ends that was told to: nobody who uses it is to see an error for that, within reason.
@@ -21,6 +22,7 @@ type ending struct {
 	m        *modfs.FS
 	grace    time.Duration
 	notifier *notifier
+	web      *control.Web // may be nil
 	say      io.Writer
 
 	unmounted chan struct{} // closed when the mount was taken away
@@ -65,6 +67,7 @@ func (e *ending) wait(signals *signals, dog *watchdog) error {
 			}
 			asked = true
 			e.notifier.tell("STOPPING=1")
+			e.web.Ending()
 			go e.begin(e.unmounted) // not here: the second signal counts even if this hangs
 		}
 	}

@@ -114,14 +114,22 @@ func serve(cmd *cobra.Command, f *serveFlags, d *daemonFlags, mountpoint string)
 	}
 	// Before the mount exists, so that no signal leaves it behind without a daemon.
 	signals := catchSignals(endings)
+	web, err := f.openWeb(&o)
+	if err != nil {
+		return err
+	}
 	m, err := mountAt(mountpoint, o, d.over, true)
 	if err != nil {
+		web.Close()
 		return explainMount(err, o.Store.Dir)
 	}
 	moreProcs()
-	if !d.quiet {
-		fmt.Fprintf(stderr, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
+	say := stderr
+	if d.quiet {
+		say = io.Discard
 	}
+	fmt.Fprintf(say, "modfs: serving %s (store %s)\n", mountpoint, o.Store.Dir)
+	startWeb(web, m, &o, say)
 	if d.daemon != nil {
 		if err := d.daemon.ready(o.Store.Dir, sink); err != nil {
 			m.Close()
@@ -129,7 +137,7 @@ func serve(cmd *cobra.Command, f *serveFlags, d *daemonFlags, mountpoint string)
 		}
 	}
 	d.notifier.tell("READY=1", "MAINPID="+strconv.Itoa(os.Getpid()), "STATUS=serving "+mountpoint)
-	e := &ending{m: m, grace: time.Duration(d.grace), notifier: d.notifier, say: stderr}
+	e := &ending{m: m, grace: time.Duration(d.grace), notifier: d.notifier, web: web, say: stderr}
 	return e.wait(signals, newWatchdog(m, d.notifier, time.Duration(d.watchdog)))
 }
 

@@ -38,6 +38,7 @@ type serveFlags struct {
 	seeds      []string
 	private    choiceValue
 	prefetch   choiceValue
+	listen     string
 	timeout    time.Duration
 	idle       time.Duration
 	logLevel   choiceValue
@@ -91,6 +92,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this `time`, and what is small after 2m")
 	fs.DurationVar(&f.idle, "idle-timeout", 30*time.Second, "give up what brings nothing, or less than 4 KiB, in this `time`")
 	f.registerFetch(fs)
+	fs.StringVar(&f.listen, "listen", "", listenUsage)
 	fs.Var(&f.logLevel, "log-level", f.logLevel.usage("what to log"))
 	fs.Var(&f.logFormat, "log-format", f.logFormat.usage("how to log"))
 }

@@ -59,8 +59,14 @@ func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []strin
 	var failures eventLog
 	o.OnError = failures.add
 	signals := catchSignals(forwarded)
+	web, err := f.openWeb(&o)
+	if err != nil {
+		return err
+	}
+	defer web.Close()
 	s, err := openSession(o, signals)
 	if errors.Is(err, modfs.ErrNotPermitted) && !inNamespace() {
+		web.Close() // the address is the other process's
 		code, nerr := runInNamespace(signals)
 		if nerr == nil {
 			return exitStatus(code)
@@ -69,6 +75,12 @@ func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []strin
 	}
 	if err != nil {
 		return explainMount(err, o.Store.Dir)
+	}
+	if s.fs != nil {
+		startWeb(web, s.fs, &o, stderr)
+	} else if web != nil {
+		fmt.Fprintln(stderr, "modfs: --listen has no effect: another process serves this store already")
+		web.Close()
 	}
 	defer s.watch(patience, stderr)()
 	started := time.Now()
