@@ -220,8 +220,12 @@ func (w *Why) orLastError(text string) Answer {
 	if !ok {
 		return Answer{State: AnswerFetch, Cause: text}
 	}
+	then := "who asks next makes it try again"
+	if until := last.Time.Add(missingTimeout); last.Errno == unix.ErrnoName(syscall.ENOENT) && time.Now().Before(until) {
+		then = fmt.Sprintf("that is remembered for %v; who asks then makes it try again", missingTimeout)
+	}
 	return Answer{State: AnswerError, Errno: last.Errno, Message: errnoNamed(last.Errno).Error(), Class: last.Class,
-		Cause: fmt.Sprintf("at %s, the last time: %s. Who asks next makes it try again", last.Time.Format(time.TimeOnly), last.Error)}
+		Cause: fmt.Sprintf("at %s, the last time: %s (%s)", last.Time.Format(time.TimeOnly), last.Error, then)}
 }
 
 // lastError returns the last step if it is that a client, or who asked why, got an error.

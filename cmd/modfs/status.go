@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"modfs/fetch"
 	modfs "modfs/fs"
 )
 
@@ -131,16 +132,21 @@ func printStatus(w io.Writer, s *modfs.Status) error {
 		}
 	}
 	for _, up := range s.Upstreams {
-		last := ""
-		if up.LastError != "" {
-			last = ", last: " + up.LastError
-		}
-		if !up.DownSince.IsZero() {
-			last += fmt.Sprintf("; unreachable since %s, next try in %v", up.DownSince.Local().Format(time.TimeOnly), max(time.Until(up.NextTry), 0).Round(100*time.Millisecond))
-		}
-		row("upstream", "%s: %d requests, %d failed%s", up.URL, up.Requests, up.Failures, last)
+		row("upstream", "%s", describeUpstream(up))
 	}
 	return t.Flush()
+}
+
+// describeUpstream says in one line how an upstream is doing.
+func describeUpstream(up fetch.Upstream) string {
+	last := ""
+	if up.LastError != "" {
+		last = ", last: " + up.LastError
+	}
+	if !up.DownSince.IsZero() {
+		last += fmt.Sprintf("; unreachable since %s, next try in %v", up.DownSince.Local().Format(time.TimeOnly), max(time.Until(up.NextTry), 0).Round(100*time.Millisecond))
+	}
+	return fmt.Sprintf("%s: %d requests, %d failed%s", up.URL, up.Requests, up.Failures, last)
 }
 
 func errorsHint(s *modfs.Status) string {
