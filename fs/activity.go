@@ -167,6 +167,7 @@ func (f *FS) requested(r fetch.Request) {
 		a = f.failed(a, r.Err)
 	}
 	f.note(a)
+	f.transfers.answered(r)
 	if f.onRequest != nil {
 		f.onRequest(r)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"modfs/fetch/proxytest"
+	"modfs/lru"
 )
 
 // What the hash of a zip says nothing of: the order and the places of its files, their CRC-32s and how they are packed. None of
@@ -96,7 +97,7 @@ func TestArchiveAnew(t *testing.T) {
 			if err := f.store.Remove(zipKey(version(m))); err != nil {
 				t.Fatal(err)
 			}
-			f.evicted(zipKey(version(m)))
+			f.evicted(lru.Eviction{Key: zipKey(version(m))})
 			if got := readFile(t, in(dir, archivePrefix+"z.go")); got != archiveText { // the first one, with the old index
 				t.Errorf("z.go has %q", got)
 			}

@@ -20,6 +20,7 @@ import (
 	modzip "golang.org/x/mod/zip"
 
 	"modfs/fetch"
+	"modfs/lru"
 )
 
 // This file and fill.go are where package fetch and package lru meet: what a client wants is in the store, or it is
@@ -31,7 +32,7 @@ const maxInfo = 1 << 20
 // evictable says which files of the store may be dropped: zips and what was inflated from them. The rest is small, and
 // is what keeps a version known when its zip is gone; minor says which of it may be dropped where there is too much of it.
 func evictable(key string) bool {
-	return strings.HasSuffix(key, ".zip") || strings.HasPrefix(key, "spool/")
+	return strings.HasSuffix(key, zipSuffix) || strings.HasPrefix(key, "spool/")
 }
 
 // minor says which files may go once such files take a quarter of the store: all that can be had again. Whoever reads the mount
@@ -46,11 +47,12 @@ func minor(key string) bool {
 }
 
 // evicted is called by the store after it dropped a file.
-func (f *FS) evicted(key string) {
+func (f *FS) evicted(e lru.Eviction) {
 	f.at("evicted")
-	f.zips.drop(key)
-	f.noteKey(ActivityEvicted, key, nil)
-	f.touch(inMod(key))
+	f.churn.evicted(e, time.Now())
+	f.zips.drop(e.Key)
+	f.noteKey(ActivityEvicted, e.Key, nil)
+	f.touch(inMod(e.Key))
 }
 
 // touch notes that something may have come to paths or gone from there, of which the kernel does not know. The moment is the
@@ -84,10 +86,11 @@ func once[T any](f *FS, ctx context.Context, key string, work func(ctx context.C
 	if err := ctx.Err(); err != nil {
 		return none, context.Cause(ctx)
 	}
+	thread := threadOf(ctx) // of the first who asks: for Status
 	ch := f.flights.DoChan(key, func() (v any, err error) {
 		defer f.recovered(key, &err) // DoChan would crash the process
 		f.at("once")
-		return work(f.ctx)
+		return work(withThread(f.ctx, thread))
 	})
 	select {
 	case r := <-ch:

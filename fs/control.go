@@ -29,7 +29,12 @@ type Status struct {
 	Process    ProcessStatus    `json:"process"`
 	Requests   RequestStatus    `json:"requests"`
 	Overlay    *OverlayStatus   `json:"overlay,omitempty"`
-	Errors     uint64           `json:"errors"` // since the mount; .modfs/errors has the last ones
+	Errors     uint64           `json:"errors"`      // since the mount; .modfs/errors has the last ones
+	LastErrors []Event          `json:"last_errors"` // the latest few, oldest first
+	Resident   ResidentStatus   `json:"resident"`
+	Transfers  []Transfer       `json:"transfers"` // what is being fetched
+	Queued     int              `json:"queued"`    // archives that wait to be fetched ahead
+	LastHour   ChurnStatus      `json:"last_hour"`
 	Counters   map[string]int64 `json:"counters"`
 
 	ErrorsByErrno map[string]uint64 `json:"errors_by_errno,omitempty"` // by the name of what clients got
@@ -40,6 +45,24 @@ type Status struct {
 type StoreStatus struct {
 	Dir string `json:"dir"`
 	lru.Usage
+}
+
+// ResidentStatus counts the module versions whose archives are in the store. Sizes are in bytes on disk, of the archives alone.
+type ResidentStatus struct {
+	Modules int   `json:"modules"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// lastErrors is how many errors are in a Status.
+const lastErrors = 10
+
+// resident counts what is in the store.
+func (f *FS) resident() (r ResidentStatus) {
+	for _, i := range f.store.All(zipSuffix) {
+		r.Modules++
+		r.Bytes += i.Disk
+	}
+	return r
 }
 
 // OverlayStatus is the state of the writable layer, in bytes of files.
@@ -92,7 +115,14 @@ func (f *FS) Status() *Status {
 	if f.overlay != nil {
 		over = &OverlayStatus{Bytes: f.overlay.usage(), Limit: f.overlay.max}
 	}
+	under, queued := f.Transfers()
+	use := f.usage()
 	return &Status{
+		LastErrors: f.errors.latest(lastErrors),
+		Resident:   f.resident(),
+		Transfers:  under,
+		Queued:     queued,
+		LastHour:   f.churn.status(time.Now(), use.Bytes),
 		Overlay:    over,
 		Mountpoint: f.mountpoint,
 		ModCache:   f.ModCache(),
@@ -100,7 +130,7 @@ func (f *FS) Status() *Status {
 		Since:      f.started,
 		ReadOnly:   f.overlay == nil,
 		Offline:    f.opts.Fetch.Offline,
-		Store:      StoreStatus{Dir: f.store.Dir(), Usage: f.usage()},
+		Store:      StoreStatus{Dir: f.store.Dir(), Usage: use},
 		Upstreams:  f.client.Upstreams(),
 		Modules:    f.modules.len(),
 		Nodes:      f.nodes.len(),

@@ -106,6 +106,13 @@ func (l *errorLog) byErrno() map[string]uint64 {
 	return maps.Clone(l.by)
 }
 
+// latest returns the last n errors, oldest first.
+func (l *errorLog) latest(n int) []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]Event{}, l.last[max(0, len(l.last)-n):]...)
+}
+
 func (l *errorLog) count() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -32,6 +33,9 @@ func (f *FS) openZip(ctx context.Context, md *mod) (*handle, error) {
 	switch {
 	case err == nil:
 		f.stats.hits.Add(1)
+		if md.counted.CompareAndSwap(false, true) {
+			f.stats.saved.Add(file.Size())
+		}
 	case unreadable(err):
 		return nil, fmt.Errorf("%s: zip: %w: %w", md.Version, errDamaged, err)
 	case !isNotExist(err):
@@ -64,8 +68,9 @@ func (f *FS) fill(ctx context.Context, md *mod, into func(context.Context, strin
 		return nil, context.Cause(ctx)
 	}
 	defer f.turns.want(md)()
+	defer f.transfers.wait(md, threadOf(ctx))()
 	for {
-		file, err := into(ctx, md.zipKey, f.filler(md, false))
+		file, err := into(ctx, md.zipKey, f.filler(md, 0, false))
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
@@ -81,12 +86,14 @@ func (f *FS) fill(ctx context.Context, md *mod, into func(context.Context, strin
 
 // filled notes that the archive of a module has come into the store.
 func (f *FS) filled(md *mod) {
+	md.counted.Store(true) // to open it again spares no download
 	f.replaced(md.zipKey)
 	f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version)))
 }
 
-// filler returns what fills the store with the archive of a module; ahead, if nobody waits for that yet.
-func (f *FS) filler(md *mod, ahead bool) func(context.Context, *lru.Temp) error {
+// filler returns what fills the store with the archive of a module; ahead, for a thread or for none in particular, if nobody waits
+// for that yet.
+func (f *FS) filler(md *mod, thread uint32, ahead bool) func(context.Context, *lru.Temp) error {
 	return func(ctx context.Context, t *lru.Temp) error {
 		if !ahead {
 			return f.fetchZip(ctx, md, t, func() {})
@@ -97,7 +104,7 @@ func (f *FS) filler(md *mod, ahead bool) func(context.Context, *lru.Temp) error 
 		}
 		done := sync.OnceFunc(f.turns.downloaded)
 		defer done()
-		return spared(f.fetchZip(ctx, md, t, done))
+		return spared(f.fetchZip(withThread(ctx, thread), md, t, done))
 	}
 }
 
@@ -126,6 +133,8 @@ func (f *FS) fetchZipTelling(ctx context.Context, md *mod, t *lru.Temp, told *pr
 	verified := sync.OnceFunc(func() { f.turns.verified(md) })
 	defer verified() // also of one that panics, or it would keep its turn
 	dst := &summed{Temp: t, told: told}
+	tr := f.transfers.begin(md, dst, threadOf(ctx))
+	defer f.transfers.end(tr)
 	pin := f.pins.zip(md.Version)
 	h1, err := f.client.Zip(ctx, md.Version, pin, dst, fetch.Watch{
 		File:  kept.add,
@@ -134,6 +143,7 @@ func (f *FS) fetchZipTelling(ctx context.Context, md *mod, t *lru.Temp, told *pr
 		Turn: func(ctx context.Context) (cores int) {
 			downloaded()
 			told.downloaded(t.Size())
+			tr.verifying.Store(true)
 			return f.turns.verify(ctx, md)
 		},
 	})
@@ -160,6 +170,7 @@ func (f *FS) fetchZipTelling(ctx context.Context, md *mod, t *lru.Temp, told *pr
 		}
 	}
 	f.stats.fetched.Add(t.Size())
+	f.churn.fetched(md.zipKey, t.Size(), time.Now())
 	f.log.Info("fetched", "module", md.Path, "version", md.Version.Version, "bytes", t.Size(), "dur", time.Since(told.start))
 	return nil
 }
@@ -175,11 +186,13 @@ type summed struct {
 	*lru.Temp
 	blocks summer
 	told   *progress
+	total  atomic.Int64 // bytes that are announced; 0: not known
 }
 
 // Reserve implements fetch.Dst.
 func (s *summed) Reserve(n int64) error {
 	s.told.total = n
+	s.total.Store(n)
 	return s.Temp.Reserve(n)
 }
 
@@ -321,9 +334,9 @@ func (k *keeper) sum(name string, sum [sha256.Size]byte) {
 }
 
 // set sets a value in a map that may not have been made yet.
-func set[V any](m *map[string]V, key string, v V) {
+func set[K comparable, V any](m *map[K]V, key K, v V) {
 	if *m == nil {
-		*m = make(map[string]V)
+		*m = make(map[K]V)
 	}
 	(*m)[key] = v
 }

@@ -140,6 +140,9 @@ type FS struct {
 	journal  journal
 	stream   stream
 
+	transfers transfers
+	churn     churn
+
 	trimming    atomic.Bool // the kernel is being asked to forget nodes
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
 	goSums      *budget[fileID, sums]

@@ -3,6 +3,7 @@ package fs
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -33,6 +34,9 @@ type mod struct {
 	// Whether a client is hashing the archive, and when one was last told of V.ziphash; see resolve.go. Guarded by mu.
 	hashing   bool
 	hashShown time.Time
+
+	// Whether stats.saved has what it did not have to download, or it was downloaded. A module counts once.
+	counted atomic.Bool
 
 	lookups uint64 // of its nodes, that the kernel knows of; guarded by modules.mu
 }

@@ -119,7 +119,7 @@ func (f *FS) prefetchZip(t task) error {
 	if f.overlay != nil && f.opts.ResolveClient {
 		f.prefetch.mods.add(t)
 	}
-	file, err := f.store.Fill(f.ctx, md.zipKey, f.filler(md, true))
+	file, err := f.store.Fill(f.ctx, md.zipKey, f.filler(md, t.pid, true))
 	if err != nil {
 		return f.failAhead("zip", t.m, err)
 	}

@@ -25,7 +25,7 @@ var errInterrupted = errors.New("interrupted")
 // when the context ends, at the latest after requestLimit. The caller calls done when it is through. cancel is what go-fuse closes
 // on an interrupt, and pid the thread that sent the request.
 func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, done func()) {
-	ctx, end := context.WithCancelCause(f.ctx)
+	ctx, end := context.WithCancelCause(withThread(f.ctx, pid))
 	r := &waiter{thread: pid, end: end}
 	f.waiting.add(r)
 	done = func() {

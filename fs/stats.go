@@ -8,6 +8,7 @@ type stats struct {
 	getattrs, forgets        atomic.Int64
 	hits, misses             atomic.Int64 // modules opened: the zip was in the store, or had to be fetched
 	fetched                  atomic.Int64 // bytes of zips
+	saved                    atomic.Int64 // bytes of zips that were in the store when a module was first opened
 	served                   atomic.Int64 // bytes answered to reads, or pushed
 	pushed                   atomic.Int64 // files given to the kernel before they were read
 	inflated                 atomic.Int64 // bytes inflated to answer reads
@@ -32,6 +33,7 @@ func (s *stats) snapshot() map[string]int64 {
 		"hits":           s.hits.Load(),
 		"misses":         s.misses.Load(),
 		"fetched_bytes":  s.fetched.Load(),
+		"saved_bytes":    s.saved.Load(),
 		"served_bytes":   s.served.Load(),
 		"inflated_bytes": s.inflated.Load(),
 		"pushed":         s.pushed.Load(),

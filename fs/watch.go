@@ -31,7 +31,7 @@ func (f *FS) locks() []sync.Locker {
 	ls := []sync.Locker{
 		&f.nodes.mu, &f.modules.mu, &f.trees.mu, &f.content.mu, &f.keeping.mu, &f.zips.mu, &f.answers.by.mu, &f.turns.mu,
 		&f.callers.mu, &f.goSums.mu, &f.errors.mu, &f.pins.mu, &f.removals.mu, &f.work.mu, &f.prefetch.zips.mu,
-		&f.prefetch.mods.mu, &f.damage.mu,
+		&f.prefetch.mods.mu, &f.damage.mu, &f.transfers.mu, &f.churn.mu,
 	}
 	for i := range f.waiting {
 		ls = append(ls, &f.waiting[i].mu)

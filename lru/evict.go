@@ -15,8 +15,29 @@ const maxQuarantine = 8
 // maintenance is how often age and the partition's free space are looked at while nobody asks for space.
 const maintenance = time.Minute
 
+// Cause says why a file was evicted.
+type Cause uint8
+
+// The causes.
+const (
+	ForRoom  Cause = iota // something else needed the room: of the limit, or of the partition
+	ForAge                // it was unused for longer than Config.MaxAge
+	OnDemand              // the owner asked for it: Evict, EvictUnused
+	Lost                  // somebody else removed it
+)
+
+// Eviction is told to Config.OnEvict.
+type Eviction struct {
+	Key  string
+	Size int64 // of the content, in bytes
+	Why  Cause
+}
+
 // victims are files that nobody finds any more, and that drop unlinks.
-type victims struct{ files, quarantined []*entry }
+type victims struct {
+	files, quarantined []*entry
+	why                Cause
+}
 
 func (v victims) any() bool { return len(v.files)+len(v.quarantined) > 0 }
 
@@ -54,6 +75,7 @@ func (s *Store) takeUnused(want int64, since time.Time) (v victims) {
 // takeOlder chooses those that were last used before t. The order of use is that of the times, but for what was unpinned or
 // put back after a failure, which can only keep others for a while longer. s.mu is held.
 func (s *Store) takeOlder(t time.Time) (v victims) {
+	v.why = ForAge
 	for {
 		_, e, ok := s.lru.GetOldest()
 		if !ok || !e.used.Before(t) {
@@ -104,7 +126,7 @@ func (s *Store) drop(v victims) (freed int64) {
 	// After the last of them, so that a callback that takes its time keeps no key busy.
 	if s.cfg.OnEvict != nil {
 		for _, e := range v.files {
-			s.guard("OnEvict", func() { s.cfg.OnEvict(e.key) })
+			s.guard("OnEvict", func() { s.cfg.OnEvict(Eviction{e.key, e.size, v.why}) })
 		}
 	}
 	s.mu.Lock()
@@ -181,6 +203,33 @@ func (s *Store) Evict(target int64) (freed int64) {
 	defer s.ops.Done()
 	s.mu.Lock()
 	v := s.take(s.used() - s.evicting - target)
+	v.why = OnDemand
+	s.mu.Unlock()
+	return s.drop(v)
+}
+
+// EvictUnused evicts what was last used before t, and returns how many bytes that freed; what is still open is not among them.
+func (s *Store) EvictUnused(t time.Time) (freed int64) {
+	if s.begin() != nil {
+		return 0
+	}
+	defer s.ops.Done()
+	s.mu.Lock()
+	v := s.takeOlder(t)
+	v.why = OnDemand
+	s.mu.Unlock()
+	return s.drop(v)
+}
+
+// Sweep removes what is in quarantine, and returns how many bytes that freed.
+func (s *Store) Sweep() (freed int64) {
+	if s.begin() != nil {
+		return 0
+	}
+	defer s.ops.Done()
+	s.mu.Lock()
+	v := victims{quarantined: s.quar, why: OnDemand}
+	s.quar = nil
 	s.mu.Unlock()
 	return s.drop(v)
 }

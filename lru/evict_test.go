@@ -22,7 +22,8 @@ func TestEvictOldestFirst(t *testing.T) {
 	var s *Store
 	var evicted []string
 	clk := newClock()
-	s = open(t, Config{MaxSize: 20 * mib, Now: clk.now, OnEvict: func(key string) {
+	s = open(t, Config{MaxSize: 20 * mib, Now: clk.now, OnEvict: func(e Eviction) {
+		key := e.Key
 		evicted = append(evicted, key)
 		s.Usage() // no lock is held
 		if has(s, key) {
@@ -384,7 +385,7 @@ func TestUnlinkFails(t *testing.T) {
 func TestCallbacksPanic(t *testing.T) {
 	s := open(t, Config{
 		MaxSize:   4 * mib,
-		OnEvict:   func(string) { panic("OnEvict") },
+		OnEvict:   func(Eviction) { panic("OnEvict") },
 		Evictable: func(key string) bool { return key != "panic" || 1/len(key[5:]) > 0 },
 	})
 	fill(t, s, "panic", 100) // not evictable, to be safe

@@ -6,6 +6,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -234,6 +235,20 @@ func (s *Store) Stat(key string) (Info, error) {
 	}
 	_, pinned := s.pins[key]
 	return Info{Size: e.size, Disk: e.disk, Used: e.used, Pinned: pinned}, nil
+}
+
+// All returns what is known of the files whose keys have a suffix, by key, without I/O and without marking any as used.
+func (s *Store) All(suffix string) map[string]Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]Info)
+	for key, e := range s.entries {
+		if strings.HasSuffix(key, suffix) {
+			_, pinned := s.pins[key]
+			all[key] = Info{Size: e.size, Disk: e.disk, Used: e.used, Pinned: pinned}
+		}
+	}
+	return all
 }
 
 // ReadDir lists the files and directories whose keys are directly below the prefix dir, "." for all, in order of names.

@@ -177,7 +177,7 @@ func (s *Store) forget(key string, e *entry) bool {
 	s.mu.Unlock()
 	s.prune(empty)
 	if s.cfg.OnEvict != nil {
-		s.guard("OnEvict", func() { s.cfg.OnEvict(key) })
+		s.guard("OnEvict", func() { s.cfg.OnEvict(Eviction{key, e.size, Lost}) })
 	}
 	return true
 }

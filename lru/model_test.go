@@ -41,7 +41,7 @@ func TestModel(t *testing.T) {
 	c := Config{
 		Dir: filepath.Join(t.TempDir(), "s"), MaxSize: 2 * mib, Now: clk.now,
 		Evictable: func(key string) bool { return !strings.HasSuffix(key, ".mod") },
-		OnEvict:   func(key string) { evicted = append(evicted, key) },
+		OnEvict:   func(e Eviction) { evicted = append(evicted, e.Key) },
 	}
 	s := open(t, c)
 	r := rand.New(rand.NewPCG(3, 4))

@@ -121,7 +121,7 @@ func (s *Store) Touch(key string) {
 }
 
 // Pin spares the file of key from eviction, whether it is there already or comes later, or ends that; its file then
-// counts as used now. Pins are not kept on disk: a store that is opened has none.
+// counts as used now. Pins are not kept on disk: a store that is opened has those of Config.Pinned.
 func (s *Store) Pin(key string, on bool) {
 	now := s.cfg.Now()
 	s.mu.Lock()

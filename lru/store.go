@@ -105,11 +105,11 @@ type Config struct {
 	// Minor says whether the file of a key that Evictable spares may go all the same, once such files take more than a quarter
 	// of MaxSize or there is nothing else to evict; nil: none may. It is asked as Evictable is.
 	Minor func(key string) bool
-	// OnEvict is called after the file of a key was evicted, without locks; nil: nobody wants to know. Remove,
+	// OnEvict is called after the file of a key was evicted, without locks, and told why; nil: nobody wants to know. Remove,
 	// Quarantine and replacement are the caller's own doing and are not reported. It must not wait for a fill: it may
 	// be running on behalf of one, or of Open. By the time it runs, the key may have a new file already. Typically it
 	// closes a descriptor that is kept open for the key.
-	OnEvict func(key string)
+	OnEvict func(Eviction)
 	// OnDamage is called after the file of a key was found not to be the one that was put there: of another size, or no
 	// regular file. It is out of use by then, as after Quarantine. Otherwise as OnEvict.
 	OnDamage func(key string, err error)
@@ -118,6 +118,7 @@ type Config struct {
 	// nobody wants to know, and it is logged.
 	OnPanic func(what string, v any, stack []byte)
 
+	Pinned  []string         // keys that are pinned from the start; see Store.Pin
 	Holder  string           // told to a process that is refused the store, for example a mountpoint
 	Exclude []string         // names in Dir that are neither counted nor walked, nor can be keys
 	Log     *slog.Logger     // nil: nothing is logged
@@ -199,6 +200,9 @@ func Open(c Config) (*Store, error) {
 		busy:     make(map[string]struct{}),
 		dirs:     make(map[string]*dirInfo),
 		flights:  make(map[string]*flight),
+	}
+	for _, key := range c.Pinned {
+		s.pins[key] = struct{}{}
 	}
 	s.lru, s.minor = newRecency(), newRecency()
 	s.setLimit(c.MaxSize)
