@@ -22,6 +22,7 @@ func newDoctor() *cobra.Command {
 	var (
 		f           = new(serveFlags)
 		fix, asJSON bool
+		bundle      string
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor [flags] [MOUNTPOINT]",
@@ -36,12 +37,26 @@ func newDoctor() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return examine(cmd.Context(), cmd.OutOrStdout(), s, fix, asJSON)
+			out := cmd.OutOrStdout()
+			found, err := examine(cmd.Context(), out, s, fix, asJSON)
+			if err != nil {
+				return err
+			}
+			if bundle != "" {
+				if asJSON {
+					out = cmd.ErrOrStderr()
+				}
+				if err := writeReport(cmd.Context(), bundle, s, found, out); err != nil {
+					return err
+				}
+			}
+			return failures(found)
 		},
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.BoolVar(&fix, "fix", false, "remove the mounts of dead daemons, and end those of daemons that hang")
+	fs.StringVar(&bundle, "bundle", "", "write a `file` for a bug report (.tar.gz): findings, versions, settings, status, log, stacks of the daemon; without credentials")
 	fs.BoolVar(&asJSON, "json", false, "print JSON, one object for each finding")
 	fs.StringVar(&f.store, "store", "", "look at the store in `dir`, if none is mounted (default: modfs in your cache directory)")
 	fs.BoolVar(&f.offline, "offline", false, "ask no proxy")
@@ -95,33 +110,40 @@ func newSystem(cmd *cobra.Command, f *serveFlags, args []string) (*doctor.System
 	return s, nil
 }
 
-// examine makes all checks and prints what they find. The error is the exit status.
-func examine(ctx context.Context, w io.Writer, s *doctor.System, fix, asJSON bool) error {
-	failed := 0
+// examine makes all checks and prints what they find.
+func examine(ctx context.Context, w io.Writer, s *doctor.System, fix, asJSON bool) (all []doctor.Finding, err error) {
 	paint := painter(w)
 	for _, c := range doctor.Checks {
 		for _, f := range c.Examine(ctx, s) {
 			if fix {
 				f.Repair()
 			}
-			if f.Level == doctor.Fail {
-				failed++
-			}
-			var err error
+			all = append(all, f)
 			if asJSON {
 				err = json.NewEncoder(w).Encode(f)
 			} else {
 				err = printFinding(w, paint, f)
 			}
 			if err != nil {
-				return err
+				return all, err
 			}
 		}
 	}
-	if failed > 0 {
-		return exitStatus(min(failed, maxFailed))
+	return all, nil
+}
+
+// failures returns the exit status that says how much is wrong; nil: nothing.
+func failures(found []doctor.Finding) error {
+	n := 0
+	for _, f := range found {
+		if f.Level == doctor.Fail {
+			n++
+		}
 	}
-	return nil
+	if n == 0 {
+		return nil
+	}
+	return exitStatus(min(n, maxFailed))
 }
 
 // printFinding prints a line for a finding, and one for what to do about it.

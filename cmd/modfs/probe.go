@@ -20,17 +20,17 @@ import (
 // answer cannot be ended before the connection is, not even by SIGKILL, and with it no process that it is a thread of. A child
 // can be left behind.
 
-// probeEnv makes a process that child: it has the mountpoint.
+// probeEnv makes a process that child: it has the file to read.
 const probeEnv = "MODFS_PROBE"
 
-// runProbe is the child: it copies the status of a mount to w and returns the exit status, which is an errno. ok is false in
+// runProbe is the child: it copies a file in a mount to w and returns the exit status, which is an errno. ok is false in
 // any other process.
 func runProbe(w io.Writer) (status int, ok bool) {
-	mountpoint, ok := os.LookupEnv(probeEnv)
+	name, ok := os.LookupEnv(probeEnv)
 	if !ok {
 		return 0, false
 	}
-	data, err := os.ReadFile(filepath.Join(mountpoint, ".modfs", "status.json"))
+	data, err := os.ReadFile(name)
 	if err == nil {
 		_, err = w.Write(data)
 	}
@@ -42,8 +42,9 @@ func runProbe(w io.Writer) (status int, ok bool) {
 	return 0, true
 }
 
-// newProbe returns the command that looks at the mount at mountpoint.
-func newProbe(mountpoint string) (*exec.Cmd, error) {
+// newProbe returns the command that looks at the mount at mountpoint: at what the daemon there says of itself in a file such as
+// status.json.
+func newProbe(mountpoint, file string) (*exec.Cmd, error) {
 	exe := "/proc/self/exe" // is there also when the file was replaced
 	if runtime.GOOS != "linux" {
 		var err error
@@ -53,7 +54,7 @@ func newProbe(mountpoint string) (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(exe)
 	cmd.Args[0] = "modfs-probe"
-	cmd.Env = append(os.Environ(), probeEnv+"="+mountpoint)
+	cmd.Env = append(os.Environ(), probeEnv+"="+filepath.Join(mountpoint, ".modfs", file))
 	cmd.Dir = "/"
 	return cmd, nil
 }
@@ -66,7 +67,20 @@ var errHangs = fmt.Errorf("its daemon does not answer: %w", syscall.ETIMEDOUT)
 
 // probe returns the status that the daemon at mountpoint gives, or an error if it does not do so soon.
 func probe(mountpoint string) (*modfs.Status, error) {
-	cmd, err := newProbe(mountpoint)
+	data, err := probeFile(mountpoint, "status.json")
+	if err != nil {
+		return nil, err
+	}
+	s := new(modfs.Status)
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// probeFile returns what the daemon at mountpoint says in a file, or an error if it does not do so soon.
+func probeFile(mountpoint, file string) ([]byte, error) {
+	cmd, err := newProbe(mountpoint, file)
 	if err != nil {
 		return nil, err
 	}
@@ -86,14 +100,7 @@ func probe(mountpoint string) (*modfs.Status, error) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return nil, syscall.Errno(exit.ExitCode())
 	}
-	if err != nil {
-		return nil, err
-	}
-	s := new(modfs.Status)
-	if err := json.Unmarshal(out.Bytes(), s); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return out.Bytes(), err
 }
 
 // dead reports whether the mount at mountpoint has no daemon. The lock of its store, which package fs goes by, may be held

@@ -52,7 +52,7 @@ func checkMount(m *modfs.FS) {
 	if !m.Mounted() {
 		return // it is served to its last users, and there is no way to it
 	}
-	cmd, err := newProbe(m.Mountpoint())
+	cmd, err := newProbe(m.Mountpoint(), "status.json")
 	if err == nil {
 		err = cmd.Start()
 	}

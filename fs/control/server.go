@@ -78,6 +78,7 @@ func (s *Server) steering(m *mux) {
 	s.registerWhy(m)
 	s.registerEvents(m)
 	s.registerPrefetch(m)
+	s.registerStacks(m)
 }
 
 // Handler answers everything, to whom may steer the daemon: its user and root, as the kernel tells who they are.

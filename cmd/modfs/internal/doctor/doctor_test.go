@@ -357,6 +357,11 @@ func TestStore(t *testing.T) {
 	expect(t, "store", s, Fail, "not a directory", "--store")
 	s.Store = ""
 	expect(t, "store", s, Fail, "no cache directory", "HOME")
+	dead := t.TempDir()
+	s.Mounts = func() ([]modfs.Found, error) {
+		return []modfs.Found{{Mountpoint: mounted, Store: dead, Stale: true}}, nil
+	}
+	expect(t, "store", s, Warn, dead, "chmod")
 }
 
 func TestSpace(t *testing.T) {

@@ -21,7 +21,7 @@ type storeState struct {
 	live          bool
 }
 
-// stores returns those of the mounts that are asked about and of this user; without any, the default one.
+// stores returns those of the mounts that are asked about, as far as they are this user's; without any, the default one.
 func (s *System) stores() []storeState {
 	var all []storeState
 	for _, st := range s.live() {
@@ -30,6 +30,13 @@ func (s *System) stores() []storeState {
 		}
 		u := st.Store.Usage
 		all = append(all, storeState{dir: st.Store.Dir, limit: u.Limit, used: u.Bytes, evicted: u.EvictedBytes, live: true})
+	}
+	if mounts, err := s.mounts(); err == nil {
+		for _, m := range mounts {
+			if m.Stale && !slices.ContainsFunc(all, func(o storeState) bool { return o.dir == m.Store }) {
+				all = append(all, storeState{dir: m.Store, limit: s.MaxSize})
+			}
+		}
 	}
 	if len(all) == 0 && s.Store != "" {
 		all = append(all, storeState{dir: s.Store, limit: s.MaxSize})
