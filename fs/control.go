@@ -49,8 +49,10 @@ type StoreStatus struct {
 
 // ResidentStatus counts the module versions whose archives are in the store. Sizes are in bytes on disk, of the archives alone.
 type ResidentStatus struct {
-	Modules int   `json:"modules"`
-	Bytes   int64 `json:"bytes"`
+	Modules     int   `json:"modules"`
+	Bytes       int64 `json:"bytes"`
+	Pinned      int   `json:"pinned"` // of Modules: those that are never evicted
+	PinnedBytes int64 `json:"pinned_bytes"`
 }
 
 // lastErrors is how many errors are in a Status.
@@ -61,6 +63,10 @@ func (f *FS) resident() (r ResidentStatus) {
 	for _, i := range f.store.All(zipSuffix) {
 		r.Modules++
 		r.Bytes += i.Disk
+		if i.Pinned {
+			r.Pinned++
+			r.PinnedBytes += i.Disk
+		}
 	}
 	return r
 }

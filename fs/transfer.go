@@ -119,6 +119,7 @@ func (t *transfers) answered(r fetch.Request) {
 // Transfers returns the archives that are being fetched, those that were begun first in front, and how many more are queued to be
 // fetched ahead.
 func (f *FS) Transfers() (under []Transfer, queued int) {
+	under = []Transfer{}
 	for _, tr := range f.transfers.all() {
 		threads := f.transfers.waiting(tr.md)
 		t := Transfer{Module: tr.md.Path, Version: tr.md.Version.Version, Since: tr.since, Phase: PhaseDownload,

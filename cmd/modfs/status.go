@@ -1,42 +1,60 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
-	"text/tabwriter"
+	"os/signal"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"modfs/fetch"
 	modfs "modfs/fs"
+	"modfs/fs/control"
 )
 
 func newStatus() *cobra.Command {
-	var asJSON bool
+	var (
+		asJSON bool
+		every  ageValue
+	)
 	cmd := &cobra.Command{
-		Use:   "status [MOUNTPOINT] [--json]",
+		Use:   "status [MOUNTPOINT] [--json] [--watch[=INTERVAL]]",
 		Short: "Say what is mounted, and how it is doing",
-		Long: `Status describes the module cache at MOUNTPOINT, by default each one there is.
-With --json it prints what the mount's .modfs/status.json holds.`,
+		Long: `Status describes the module cache at MOUNTPOINT, by default each one there is:
+the store against its limit, hits and misses, what was fetched, what is being
+fetched and for whom, the upstreams, the last errors, and whether the store is
+too small for its work. --json has all of it. --watch says it again and again,
+in place on a terminal, until Ctrl-C; with --json as one line each time.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mounts, err := statusMounts(args)
-			if err != nil {
-				return err
+			if cmd.Flags().Changed("watch") && time.Duration(every) < minWatch {
+				return usagef("--watch=%v: want an interval of %v or more", time.Duration(every), minWatch)
 			}
-			return printMounts(cmd.OutOrStdout(), mounts, asJSON)
+			show := func(w io.Writer) error {
+				mounts, err := statusMounts(args)
+				if err != nil {
+					return err
+				}
+				return printMounts(w, mounts, asJSON, every > 0)
+			}
+			if every == 0 {
+				return show(cmd.OutOrStdout())
+			}
+			return watch(cmd, time.Duration(every), asJSON, show)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object for each mount")
+	cmd.Flags().Var(&every, "watch", "say it again after each `interval`, until Ctrl-C (2s if none is given)")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	return cmd
 }
+
+// minWatch is how often a status may be asked for.
+const minWatch = 100 * time.Millisecond
 
 // statusMounts returns the mount that args name, or all.
 func statusMounts(args []string) ([]modfs.Found, error) {
@@ -62,30 +80,25 @@ func statusMounts(args []string) ([]modfs.Found, error) {
 }
 
 // printMounts prints the status of each of the mounts. The error tells of those that cannot be read.
-func printMounts(w io.Writer, mounts []modfs.Found, asJSON bool) error {
+func printMounts(w io.Writer, mounts []modfs.Found, asJSON, oneLine bool) error {
 	var errs []error
 	for i, m := range mounts {
-		if m.Stale {
-			errs = append(errs, fmt.Errorf("%s: its daemon is dead: 'modfs mount' replaces it, 'modfs unmount' removes it", m.Mountpoint))
-			continue
-		}
-		s, err := probe(m.Mountpoint)
+		s, err := readStatus(m)
 		if err != nil {
-			if errors.Is(err, errHangs) {
-				err = fmt.Errorf("%w: 'modfs unmount --force %s' ends it", err, m.Mountpoint)
-			}
-			errs = append(errs, fmt.Errorf("%s: no status: %w", m.Mountpoint, err))
+			errs = append(errs, err)
 			continue
 		}
 		if asJSON {
 			enc := json.NewEncoder(w)
-			enc.SetIndent("", "\t")
+			if !oneLine {
+				enc.SetIndent("", "\t")
+			}
 			err = enc.Encode(s)
 		} else {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
-			err = printStatus(w, s)
+			err = printStatus(w, s, time.Now())
 		}
 		if err != nil {
 			return err
@@ -94,66 +107,64 @@ func printMounts(w io.Writer, mounts []modfs.Found, asJSON bool) error {
 	return errors.Join(errs...)
 }
 
-func printStatus(w io.Writer, s *modfs.Status) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
-	mode := "read-write"
-	if s.ReadOnly {
-		mode = "read-only"
+// readStatus asks a daemon for its status: by its socket, which answers also if the mount does not; where there is none for us, by the
+// mount, which another user's daemon may refuse as well.
+func readStatus(m modfs.Found) (*control.Status, error) {
+	if m.Stale {
+		return nil, fmt.Errorf("%s: its daemon is dead: 'modfs mount' replaces it, 'modfs unmount' removes it", m.Mountpoint)
 	}
-	if s.Offline {
-		mode += ", offline"
+	s, err := statusBySocket(m.Mountpoint)
+	if errors.Is(err, control.ErrNoControl) || errors.Is(err, control.ErrNotYours) || errors.Is(err, control.ErrDead) {
+		var by *modfs.Status
+		if by, err = probe(m.Mountpoint); err == nil {
+			return &control.Status{Status: *by}, nil
+		}
+		err = fmt.Errorf("%s: no status: %w", m.Mountpoint, err)
 	}
-	row("mountpoint", "%s (%s)", s.Mountpoint, mode)
-	row("daemon", "process %d, since %s", s.PID, s.Since.Local().Format(time.DateTime))
-	row("store", "%s", s.Store.Dir)
-	u := s.Store.Usage
-	limit := "no limit"
-	if u.Limit > 0 {
-		limit = "limit " + size(u.Limit)
+	if errors.Is(err, errHangs) || errors.Is(err, control.ErrHangs) {
+		return nil, fmt.Errorf("%w: 'modfs unmount --force %s' ends it", err, m.Mountpoint)
 	}
-	row("  used", "%s in %d files (%s)", size(u.Bytes), u.Files, limit)
-	row("  in flight", "%s", size(u.InFlight))
-	row("  evicted", "%s in %d files", size(u.EvictedBytes), u.Evictions)
-	row("  partition", "%s free of %s", size(u.Free), size(u.Total))
-	row("modules", "%d versions seen", s.Modules)
-	row("memory", "%s inflated files, %s trees", size(s.Memory.Content), size(s.Memory.Trees))
-	row("process", "%s from the system, %d goroutines, %d file descriptors", size(s.Memory.System), s.Process.Goroutines, s.Process.FileDescriptors)
-	if r := s.Requests; r.Slow > 0 {
-		row("requests", "%d wait for an answer, the oldest for %v", r.Slow, time.Duration(r.Oldest*float64(time.Second)).Round(time.Second))
+	return s, err
+}
+
+func statusBySocket(mountpoint string) (*control.Status, error) {
+	c, err := control.Dial(mountpoint)
+	if err != nil {
+		return nil, err
 	}
-	row("errors", "%d%s", s.Errors, errorsHint(s))
-	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
-		n := s.Counters[name]
-		if base, ok := strings.CutSuffix(name, "_bytes"); ok {
-			row(strings.ReplaceAll(base, "_", " "), "%s", size(n))
-		} else {
-			row(strings.ReplaceAll(name, "_", " "), "%d", n)
+	defer c.Close()
+	s, err := c.Status(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("%s: no status: %w", mountpoint, err)
+	}
+	return s, nil
+}
+
+// watch prints what show does, every so often, until a signal or an error.
+func watch(cmd *cobra.Command, every time.Duration, asJSON bool, show func(io.Writer) error) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), interrupts...)
+	defer stop()
+	out := cmd.OutOrStdout()
+	s := &screen{w: out, inPlace: !asJSON && isTerminal(out)}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		var b bytes.Buffer
+		if err := show(&b); err != nil {
+			out.Write(b.Bytes()) // best effort: the error is about the others
+			return err
+		}
+		if !asJSON && !s.inPlace {
+			fmt.Fprintf(out, "%s\n", time.Now().Format(time.DateTime))
+			b.WriteByte('\n')
+		}
+		if err := s.draw(b.Bytes()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
-	for _, up := range s.Upstreams {
-		row("upstream", "%s", describeUpstream(up))
-	}
-	return t.Flush()
 }
-
-// describeUpstream says in one line how an upstream is doing.
-func describeUpstream(up fetch.Upstream) string {
-	last := ""
-	if up.LastError != "" {
-		last = ", last: " + up.LastError
-	}
-	if !up.DownSince.IsZero() {
-		last += fmt.Sprintf("; unreachable since %s, next try in %v", up.DownSince.Local().Format(time.TimeOnly), max(time.Until(up.NextTry), 0).Round(100*time.Millisecond))
-	}
-	return fmt.Sprintf("%s: %d requests, %d failed%s", up.URL, up.Requests, up.Failures, last)
-}
-
-func errorsHint(s *modfs.Status) string {
-	if s.Errors == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" (the last ones: %s/.modfs/errors)", s.Mountpoint)
-}
-
-func size[T int | int64 | uint64](n T) string { return humanize.IBytes(uint64(max(n, 0))) }
