@@ -58,6 +58,7 @@ const (
 	ActivityDamaged    ActivityKind = "damaged"    // a file in the store is not what it was: File, Error
 	ActivityReplaced   ActivityKind = "replaced"   // it was fetched anew: File
 	ActivityError      ActivityKind = "error"      // a client got an error: File, Error, Class, Errno
+	ActivityMark       ActivityKind = "mark"       // somebody put it there, to know that all before it has arrived: File
 	ActivityLost       ActivityKind = "lost"       // the listener was too slow: Lost
 )
 
@@ -131,6 +132,22 @@ func (s *stream) send(a Activity) {
 		default:
 			l.lost.Add(1)
 		}
+	}
+}
+
+// Mark puts an activity of its kind into the stream: whoever gets it has got all that was over before.
+func (f *FS) Mark(text string) {
+	f.stream.send(Activity{Time: time.Now(), Kind: ActivityMark, File: text})
+}
+
+// Recheck has the kernel ask again about the directories of all modules, of which it may remember for days that they are there. So
+// their next users are seen. It keeps what it knows of their content.
+func (f *FS) Recheck() {
+	if f.server == nil {
+		return
+	}
+	for _, slot := range f.modules.inKernel() {
+		f.server.InodeNotify(moduleNode(slot, 0), -1, 0) // best effort: the attributes only
 	}
 }
 

@@ -171,3 +171,41 @@ func TestAskerTrace(t *testing.T) {
 		}
 	}
 }
+
+// The kernel remembers for days that a module's directory is there. Recheck has it ask again, and keep what it has of its content.
+func TestRecheck(t *testing.T) {
+	s := proxytest.New(t)
+	dir, f := mountTest(t, s, nil)
+	readFile(t, in(dir, "example.com/a@v1.0.0/a.go"))
+	stat := func() {
+		t.Helper()
+		if _, err := os.Stat(in(dir, "example.com/a@v1.0.0")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stat()
+	h := listen(t, f)
+	heardMark := func(text string) bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return slices.ContainsFunc(h.all, func(a Activity) bool { return a.Kind == ActivityMark && a.File == text })
+	}
+	stat()
+	f.Mark("before")
+	eventually(t, "the first mark", func() bool { return heardMark("before") })
+	if got := h.of(ActivityWait, moduleA.Path); len(got) > 0 {
+		t.Fatalf("the kernel asks by itself, and this test shows nothing: %+v", got)
+	}
+	reads := f.stats.reads.Load()
+	f.Recheck()
+	stat()
+	readFile(t, in(dir, "example.com/a@v1.0.0/a.go"))
+	f.Mark("after")
+	eventually(t, "the second mark", func() bool { return heardMark("after") })
+	if got := h.of(ActivityWait, moduleA.Path); len(got) == 0 {
+		t.Error("the next user is not seen")
+	}
+	if got := f.stats.reads.Load(); got != reads {
+		t.Errorf("%d files were read again", got-reads)
+	}
+}

@@ -14,6 +14,7 @@ type Asker struct {
 	Session int    `json:"session,omitempty"` // and its session
 	Name    string `json:"name,omitempty"`    // of its program, at most 15 bytes
 	Trace   string `json:"trace,omitempty"`   // the value of TraceEnv in its environment
+	Opaque  bool   `json:"opaque,omitempty"`  // its environment cannot be read
 }
 
 // TraceEnv is the variable by which a process, and all that it starts, can be told from others in the stream of activities.
@@ -22,7 +23,8 @@ const TraceEnv = "MODFS_TRACE"
 // askerOf returns who a thread belongs to.
 func (f *FS) askerOf(thread uint32) *Asker {
 	a := process(thread).asker()
-	a.Trace = f.callerOf(thread).trace
+	c := f.callerOf(thread)
+	a.Trace, a.Opaque = c.trace, c.opaque
 	return &a
 }
 

@@ -19,6 +19,7 @@ type caller struct {
 	args     []string // of a go command, without its name; nil of any other program
 	same     bool     // its settings are those of the daemon: it would get from its proxy what we get from ours
 	trace    string   // the value of TraceEnv in its environment
+	opaque   bool     // its environment cannot be read
 	writable bool     // it is a go command that leaves what it unpacks writable (-modcacherw)
 
 	// sums are the modules that the go.sum files of its working directory list. They are read when first wanted.
@@ -74,6 +75,7 @@ func (f *FS) readCaller(pid uint32) *caller {
 	p := process(pid)
 	environ, err := p.read("environ")
 	if pid == 0 || err != nil {
+		c.opaque = true
 		return c
 	}
 	env := parseEnviron(environ)

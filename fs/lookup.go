@@ -263,6 +263,7 @@ func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 		return fuse.Status(errStale)
 	}
 	if i == 0 { // stat of M@V fetches nothing
+		defer f.waited(in.Pid, md.Version, "stat")()
 		ix, _ := f.trees.get(slot)
 		out.SetTimeout(f.moduleAttr(&out.Attr, md, ix, 0))
 		return fuse.OK

@@ -149,6 +149,19 @@ func (t *modules) retire(m module.Version) {
 	}
 }
 
+// inKernel returns the slots of the modules that the kernel knows.
+func (t *modules) inKernel() []uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var slots []uint64
+	for slot, md := range t.bySlot {
+		if md.lookups > 0 {
+			slots = append(slots, slot)
+		}
+	}
+	return slots
+}
+
 // get returns the module of a slot, nil if there is no such slot.
 func (t *modules) get(slot uint64) *mod {
 	t.mu.Lock()

@@ -63,6 +63,8 @@ func TestMain(m *testing.M) {
 //	hold FILE, readheld, release  keep a file or directory open, read it, close it
 //	watchsize DIR, atmost N       measure a directory from now on; fail if it ever took more than N bytes
 //
+//	chrometrace FILE ROW:SLICE...   check that FILE is a trace that has these slices
+//
 // those of proxyCommands,
 //
 // and the conditions [fuse] (mounts can be made), [root] and [namespaces] (root can make namespaces and devices, and
@@ -111,6 +113,8 @@ func TestScripts(t *testing.T) {
 			"release":    cmdRelease,
 			"watchsize":  cmdWatchSize,
 			"atmost":     cmdAtMost,
+
+			"chrometrace": cmdChromeTrace,
 		}),
 	})
 }

@@ -37,7 +37,7 @@ If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, &f, time.Duration(patience), args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, &f, time.Duration(patience), args, nil) },
 	}
 	cmd.Flags().SetInterspersed(false) // COMMAND's flags are its own
 	f.register(cmd.Flags(), "warn", "gopath")
@@ -45,10 +45,10 @@ If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
 	return cmd
 }
 
-// run is `modfs run`. Its error is the exit status where the command ran.
-func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []string) error {
+// run is `modfs run` and, with t, `modfs trace`. Its error is the exit status where the command ran.
+func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []string, t *tracing) error {
 	stderr := cmd.ErrOrStderr()
-	path, err := lookCommand(args[0])
+	path, err := lookCommand(cmd.Name(), args[0])
 	if err != nil {
 		return err
 	}
@@ -83,8 +83,13 @@ func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []strin
 		web.Close()
 	}
 	defer s.watch(patience, stderr)()
+	if err := t.begin(s); err != nil {
+		s.leave(signals, stderr, false) // best effort: the error is why nothing ran
+		return err
+	}
 	started := time.Now()
-	code := runCommand(path, args, s.modcache, signals)
+	code := runCommand(path, args, s.modcache, t.environ(), signals)
+	t.end()
 	s.leaving.Store(true)
 	if s.hung.Load() {
 		s.abandon()
@@ -96,22 +101,26 @@ func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []strin
 		}
 		failures.print(stderr)
 	}
+	terr := t.report(stderr, args, code)
 	if lerr := s.leave(signals, stderr, f.logs(slog.LevelInfo)); lerr != nil {
 		fmt.Fprintf(stderr, "modfs: %s\n", oneLine(lerr)) // what the command did is done: its status counts
 	}
 	if code != 0 {
+		if terr != nil {
+			fmt.Fprintf(stderr, "modfs: %s\n", oneLine(terr))
+		}
 		return exitStatus(code)
 	}
-	return nil
+	return terr
 }
 
-// lookCommand finds the program that name stands for, before anything is mounted.
-func lookCommand(name string) (string, error) {
+// lookCommand finds the program that name stands for, before anything is mounted, for the command of modfs that is to run it.
+func lookCommand(verb, name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {
 		return path, nil
 	}
-	fmt.Fprintf(os.Stderr, "modfs: run: %s: %s\n", name, oneLine(startError(err)))
+	fmt.Fprintf(os.Stderr, "modfs: %s: %s: %s\n", verb, name, oneLine(startError(err)))
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return "", exitStatus(exitNotFound)
 	}
@@ -126,13 +135,14 @@ func startError(err error) error {
 	return errno(err)
 }
 
-// runCommand runs a command with GOMODCACHE set and returns the exit status for it.
-func runCommand(path string, args []string, gomodcache string, signals *signals) int {
+// runCommand runs a command with GOMODCACHE and what is in env set, and returns the exit status for it.
+func runCommand(path string, args []string, gomodcache string, env []string, signals *signals) int {
 	cmd := exec.Command(path)
 	cmd.Args = args
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "GOMODCACHE=") || strings.HasPrefix(kv, namespaceEnv+"=")
 	}), "GOMODCACHE="+gomodcache)
+	cmd.Env = append(cmd.Env, env...)
 	// As files, not through pipes of ours: the command sees the terminal if there is one.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := startUnprivileged(cmd); err != nil {

@@ -53,7 +53,7 @@ func TestEvents(t *testing.T) {
 	c := client(t, f)
 	done := errors.New("done")
 	var kinds []modfs.ActivityKind
-	err := c.Events(t.Context(), func() { open(t, f, "example.com/a@v1.0.0/a.go") }, func(a modfs.Activity) error {
+	err := c.Events(t.Context(), false, func() { open(t, f, "example.com/a@v1.0.0/a.go") }, func(a modfs.Activity) error {
 		kinds = append(kinds, a.Kind)
 		if a.Kind == modfs.ActivityFetched && a.Module == "example.com/a" {
 			return done
