@@ -13,6 +13,7 @@ import (
 
 	"modfs/cmd/modfs/internal/doctor"
 	modfs "modfs/fs"
+	"modfs/fs/control"
 )
 
 // maxFailed is the largest exit status of doctor: above are those that shells give a meaning.
@@ -81,8 +82,16 @@ The exit status is how many findings say FAIL.
 // newSystem returns this machine, as its user sees it.
 func newSystem(cmd *cobra.Command, f *serveFlags, args []string) (*doctor.System, error) {
 	s := &doctor.System{
-		UID: os.Geteuid(), MaxSize: defaultMaxSize, MinFree: func(total int64) int64 { return total / 100 * defaultMinFree },
+		UID: os.Geteuid(), Version: version(), MaxSize: defaultMaxSize, MinFree: func(total int64) int64 { return total / 100 * defaultMinFree },
 		Mounts: modfs.Mounts, Probe: probe, Force: unmountByForce,
+		Control: func(mountpoint string) (string, error) {
+			c, err := control.Dial(mountpoint)
+			if err != nil {
+				return "", err
+			}
+			defer c.Close()
+			return c.Version, nil
+		},
 		Owned:   func(m modfs.Found) bool { p, err := m.Daemon(); return err == nil && p.Release() == nil },
 		Unmount: func(mountpoint string) error { return modfs.Unmount(mountpoint, true) },
 		Open: func(name string) error {
@@ -106,7 +115,9 @@ func newSystem(cmd *cobra.Command, f *serveFlags, args []string) (*doctor.System
 	}
 	s.Store, _ = f.storePath() // without one, a check fails
 	s.GoEnv, s.GoEnvErr = doctor.GoEnv(cmd.Context(), "GOMODCACHE", "GOFLAGS", "GOVERSION", "GO111MODULE", "GOSUMDB")
-	s.Fetch, s.FetchErr = f.fetchConfig(cmd.Context(), cmd.Flags())
+	ctx, cancel := context.WithTimeout(cmd.Context(), probePatience)
+	defer cancel()
+	s.Fetch, s.FetchErr = f.fetchConfig(ctx, cmd.Flags())
 	return s, nil
 }
 

@@ -268,6 +268,24 @@ func TestMounts(t *testing.T) {
 	}
 }
 
+func TestControl(t *testing.T) {
+	for _, test := range []struct {
+		version string
+		err     error
+		level   Level
+		text    string
+	}{
+		{"v1.0.0", nil, OK, "process 42"},
+		{"v0.9.0", nil, Note, "by modfs v0.9.0, and this is v1.0.0"},
+		{"", errors.New("no socket"), Note, "cannot be steered: no socket"},
+	} {
+		s := healthy(t, nil)
+		s.Version = "v1.0.0"
+		s.Control = func(string) (string, error) { return test.version, test.err }
+		expect(t, "mounts", s, test.level, test.text, "")
+	}
+}
+
 func TestModCache(t *testing.T) {
 	s := healthy(t, nil)
 	expect(t, "gomodcache", s, OK, "is on the mount", "")
@@ -488,7 +506,7 @@ func TestContainers(t *testing.T) {
 	expect(t, "containers", healthy(t, private), OK, "this is one", "")
 	s := healthy(t, private)
 	s.Owned = func(modfs.Found) bool { return false }
-	expect(t, "containers", s, Warn, "will be dead", "rslave")
+	expect(t, "containers", s, Warn, "mount will be dead", "rslave")
 	s = healthy(t, private)
 	s.Owned = func(modfs.Found) bool { return false }
 	s.Probe = func(string) (*modfs.Status, error) { return nil, syscall.EACCES }
@@ -502,6 +520,7 @@ func TestFstab(t *testing.T) {
 	expect(t, "fstab", healthy(t, nil), OK, "can be mounted", "")
 	expect(t, "fstab", healthy(t, map[string]string{"/sbin/mount.modfs": "-"}), Fail, "no helper", "ln -s")
 	expect(t, "fstab", healthy(t, map[string]string{"/etc/fstab": "#modfs /a modfs x 0 0\n"}), OK, "no line", "")
+	expect(t, "fstab", healthy(t, map[string]string{"/etc/fstab": "modfs /a fuse.modfs ro 0 0\n"}), Fail, "the type fuse.modfs", "write modfs")
 	s := healthy(t, nil)
 	s.Options = func(o string) error { return fmt.Errorf("unknown option in %s", o) }
 	expect(t, "fstab", s, Fail, "/go/pkg/mod: unknown option in ro,nofail", "man mount.modfs")

@@ -67,7 +67,22 @@ func (s *System) mount(m modfs.Found) []Finding {
 	case st.Errors > 0:
 		return note(reasons, "%s: served by process %d, with %d errors since %s", m.Mountpoint, st.PID, st.Errors, st.Since.Local().Format(time.DateTime))
 	}
-	return ok("%s: served by process %d since %s", m.Mountpoint, st.PID, st.Since.Local().Format(time.DateTime))
+	return s.control(m.Mountpoint, st)
+}
+
+// control looks whether a daemon with which all is well can be steered by this program.
+func (s *System) control(mountpoint string, st *modfs.Status) []Finding {
+	text := fmt.Sprintf("%s: served by process %d since %s", mountpoint, st.PID, st.Since.Local().Format(time.DateTime))
+	if s.Control == nil {
+		return ok("%s", text)
+	}
+	switch version, err := s.Control(mountpoint); {
+	case err != nil:
+		return note("its log says why: modfs.log in "+st.Store.Dir, "%s; it cannot be steered: %v", text, err)
+	case version != s.Version:
+		return note("mount it again to have it run this version", "%s, by modfs %s, and this is %s", text, version, s.Version)
+	}
+	return ok("%s", text)
 }
 
 func checkModCache(_ context.Context, s *System) []Finding {

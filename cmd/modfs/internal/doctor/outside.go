@@ -64,7 +64,7 @@ func (s *System) propagation(table []*mountinfo.Info, m modfs.Found) *Finding {
 	switch {
 	case s.inContainer() && !s.Owned(m) && !follows:
 		return &warn(fmt.Sprintf("bind a directory above it with rslave (-v DIR:DIR:rslave, HostToContainer), not %s itself", m.Mountpoint),
-			"%s comes from outside of this container, and will be dead when its daemon is started anew", m.Mountpoint)[0]
+			"%s seems to come from outside of this container: its daemon is not seen here, and when that is started anew, the mount will be dead", m.Mountpoint)[0]
 	case !s.inContainer() && !shared:
 		return &note("mount --make-shared "+above.Mountpoint, "%s: a container that binds the directory above it does not see when it is mounted anew (%s is private)",
 			m.Mountpoint, above.Mountpoint)[0]
@@ -81,6 +81,10 @@ func checkFstab(_ context.Context, s *System) []Finding {
 			continue
 		}
 		seen = true
+		if f[2] != "modfs" {
+			found = append(found, fail("write modfs for "+f[2], "%s: mount(8) has FUSE's own helper mount the type %s, which does not know modfs's options", f[1], f[2])...)
+			continue
+		}
 		if s.Options == nil {
 			continue
 		}

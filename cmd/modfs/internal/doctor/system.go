@@ -22,6 +22,8 @@ type System struct {
 	Root string // before /proc, /dev, /etc, …; "" for the machine's own
 	UID  int    // who asks
 
+	Version string // of this program
+
 	Mountpoint string // the mount that he asks about; "" for all
 
 	Store   string // the default store, or that of --store
@@ -34,12 +36,13 @@ type System struct {
 	FetchErr error
 
 	Mounts    func() ([]modfs.Found, error)
-	Probe     func(mountpoint string) (*modfs.Status, error) // an error that Is ETIMEDOUT: it hangs; ENOTCONN: its daemon is dead
-	Owned     func(modfs.Found) bool                         // its daemon is a process that can be seen here
-	Unmount   func(mountpoint string) error                  // of a dead daemon's
-	Force     func(mountpoint string) error                  // of one that hangs
-	Open      func(name string) error                        // and close, to read and write
-	Namespace func(context.Context) error                    // mounts in a user namespace of its own
+	Probe     func(mountpoint string) (*modfs.Status, error)      // an error that Is ETIMEDOUT: it hangs; ENOTCONN: its daemon is dead
+	Control   func(mountpoint string) (version string, err error) // by the control socket of its daemon; nil: not asked
+	Owned     func(modfs.Found) bool                              // its daemon is a process that can be seen here
+	Unmount   func(mountpoint string) error                       // of a dead daemon's
+	Force     func(mountpoint string) error                       // of one that hangs
+	Open      func(name string) error                             // and close, to read and write
+	Namespace func(context.Context) error                         // mounts in a user namespace of its own
 	LookPath  func(name string) (string, error)
 	Statfs    func(dir string) (Statfs, error)
 	Options   func(options string) error // of a line in fstab; nil: they cannot be judged
