@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -232,6 +233,9 @@ func prepareMountpoint(mountpoint string, over bool) error {
 		// It may be what another daemon has just mounted.
 		if found, err := modfs.Find(mountpoint); err == nil && found != nil {
 			return servedAlready(found)
+		}
+		if fi, err := os.Stat(filepath.Join(mountpoint, "cache", "download")); err == nil && fi.IsDir() {
+			return fmt.Errorf("mountpoint %s is a module cache already: remove it with 'go clean -modcache', or use and hide it with --over", mountpoint)
 		}
 		return fmt.Errorf("mountpoint %s is not empty: name another, or hide what is in it with --over", mountpoint)
 	} else if err != nil && err != io.EOF {
