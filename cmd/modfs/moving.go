@@ -83,7 +83,7 @@ func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 type moves struct {
 	out, say io.Writer
 	done     string // what was done to them, e.g. "imported"
-	bars     *mpb.Progress
+	bars     *bars
 	bar      *mpb.Bar
 
 	seen            map[string]moved // by module version: of a tar file it may come in pieces
@@ -100,10 +100,8 @@ type moved struct{ trusted, failed bool }
 func newMoves(cmd *cobra.Command, done string) *moves {
 	m := &moves{out: cmd.OutOrStdout(), say: cmd.ErrOrStderr(), done: done, seen: make(map[string]moved)}
 	if isTerminal(m.say) && isTerminal(m.out) {
-		m.bars = mpb.New(mpb.WithOutput(m.say), mpb.WithWidth(64))
-		m.bar = m.bars.AddBar(0, mpb.BarRemoveOnComplete(),
-			mpb.PrependDecorators(decor.CountersNoUnit("%d / %d modules")),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return "" }), decor.Elapsed(decor.ET_STYLE_GO)))
+		m.bars = newBars(m.say)
+		m.bar = m.bars.add(decor.CountersNoUnit("%d / %d modules"), decor.Elapsed(decor.ET_STYLE_GO))
 	}
 	return m
 }
@@ -150,12 +148,7 @@ func (m *moves) report(total int, mv modfs.Moved) {
 	}
 }
 
-func (m *moves) line(w io.Writer, text string) {
-	if m.bars != nil {
-		w = m.bars
-	}
-	fmt.Fprintln(w, text)
-}
+func (m *moves) line(w io.Writer, text string) { m.bars.line(w, text) }
 
 // describeMove says what was moved and who vouches for it.
 func describeMove(mv modfs.Moved) string {
@@ -184,8 +177,7 @@ func describeMove(mv modfs.Moved) string {
 // end takes the bar away and prints a summary. err is why it ended early, nil if it did not. It returns what the command does.
 func (m *moves) end(ctx context.Context, err error) error {
 	if m.bar != nil {
-		m.bar.Abort(true)
-		m.bars.Wait()
+		m.bars.end()
 	}
 	if ctx.Err() != nil {
 		fmt.Fprintf(m.say, "modfs: interrupted: %d modules %s, and what was %s is whole: run it again for the rest\n", m.n-m.failed, m.done, m.done)

@@ -4,14 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/mod/module"
 
 	modfs "modfs/fs"
@@ -103,9 +99,9 @@ func verify(cmd *cobra.Command, o modfs.VerifyOptions, asJSON bool) error {
 	ctx, stop := interruptible(cmd)
 	defer stop()
 	out, say := cmd.OutOrStdout(), cmd.ErrOrStderr()
-	var bar *progress
+	var bar *byteProgress
 	if !asJSON && isTerminal(say) {
-		bar = newProgress(say)
+		bar = newByteProgress(say)
 		o.Progress = bar.add
 	}
 	enc := json.NewEncoder(out)
@@ -168,57 +164,4 @@ func summaryLine(s modfs.VerifySummary) string {
 		line += fmt.Sprintf("; %d hashes are only compared with their pins: %s", s.Unasked, strings.Join(strings.Fields(s.Why), " "))
 	}
 	return line
-}
-
-// progress is a bar on a terminal. A nil one is none.
-type progress struct {
-	bars *mpb.Progress
-	bar  *mpb.Bar
-	all  int64
-}
-
-func newProgress(w io.Writer) *progress {
-	p := &progress{bars: mpb.New(mpb.WithOutput(w), mpb.WithWidth(64))}
-	p.bar = p.bars.AddBar(0,
-		mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.CountersKibiByte("% .1f / % .1f")),
-		mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)))
-	return p
-}
-
-// add is for modfs.VerifyOptions.
-func (p *progress) add(total, more int64) {
-	if total > 0 {
-		p.all += total
-		p.bar.SetTotal(p.all, false)
-	}
-	p.bar.IncrInt64(more)
-}
-
-// above prints a line, above the bar if that is on the same terminal.
-func (p *progress) above(out io.Writer, line string) {
-	if p == nil || !isTerminal(out) {
-		fmt.Fprintln(out, line)
-		return
-	}
-	fmt.Fprintln(p.bars, line)
-}
-
-// end takes the bar away, and waits for it.
-func (p *progress) end() {
-	if p == nil {
-		return
-	}
-	p.bar.Abort(true)
-	p.bars.Wait()
-}
-
-// isTerminal reports whether w is something that a person may be looking at. Whatever else is such a device does no harm.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	fi, err := f.Stat()
-	return err == nil && fi.Mode()&os.ModeCharDevice != 0
 }

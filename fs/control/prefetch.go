@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 
 	modfs "modfs/fs"
@@ -55,7 +56,7 @@ func (c *Client) Prefetch(ctx context.Context, req PrefetchRequest, report func(
 		report(e)
 		return nil
 	})
-	if err == nil && !whole {
+	if err == nil && !whole || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("its daemon ended before all was done")
 	}
 	return err
