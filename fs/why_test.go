@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -284,7 +285,7 @@ func TestPathOf(t *testing.T) {
 	}
 }
 
-// Each class of errors has advice, and each kind of paths a name.
+// Each class of errors has advice and a line in the documentation, and each kind of paths a name.
 func TestAdviceComplete(t *testing.T) {
 	for _, c := range classes {
 		if len(advice[c.name]) == 0 {
@@ -301,6 +302,28 @@ func TestAdviceComplete(t *testing.T) {
 	}
 	if !reflect.DeepEqual(advice["upstream"], func() []string { a := Answer{State: AnswerError, Class: "?"}; a.advise(); return a.Advice }()) {
 		t.Error("an unknown class has no advice")
+	}
+	doc, err := os.ReadFile("../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range advice {
+		if !strings.Contains(string(doc), "\n| `"+name+"` |") {
+			t.Errorf("docs/troubleshooting.md has no line for %q", name)
+		}
+	}
+	reference, err := os.ReadFile("../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	errnos := regexp.MustCompile("`E[A-Z]{2,}`").FindAllString(string(reference), -1)
+	if len(errnos) < 12 {
+		t.Errorf("only these errnos in docs/reference.md: %v", errnos)
+	}
+	for _, no := range errnos {
+		if !strings.Contains(string(doc), no) {
+			t.Errorf("docs/troubleshooting.md does not say what to do about %s", no)
+		}
 	}
 	if class(nil) != "" || class(fetch.ErrForbidden) != "forbidden" {
 		t.Error("classes")

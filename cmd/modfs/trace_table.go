@@ -194,7 +194,7 @@ func (s *seen) print(w io.Writer, top int, command string) {
 	}
 	fmt.Fprintf(w, "modfs: trace: %s\n", command)
 	fmt.Fprintf(w, "modfs: trace: %d modules touched (%d misses, %d ahead, %d hits), %v waited, %s fetched\n",
-		len(mine), counts["miss"], counts["ahead"], counts["hit"], waits.total().Round(time.Millisecond), size(fetched))
+		len(mine), counts["miss"], counts["ahead"], counts["hit"], brief(waits.total()), size(fetched))
 	if len(ahead) > 0 {
 		fmt.Fprintf(w, "modfs: trace: %s of that for %d modules that it did not touch\n", size(unused), len(ahead))
 	}
@@ -212,8 +212,8 @@ func (s *seen) print(w io.Writer, top int, command string) {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "WAITED\tTIMES\tFIRST\tHOW\tFETCHED\tMODULE")
 		for _, m := range shown {
-			fmt.Fprintf(t, "%v\t%d\t%v\t%s\t%s\t%s\n", wait[m].Round(10*time.Microsecond), len(m.waits),
-				m.waits.first().Sub(s.began).Round(time.Millisecond), m.how(), size(m.bytes), m.name)
+			fmt.Fprintf(t, "%v\t%d\t%v\t%s\t%s\t%s\n", brief(wait[m]), len(m.waits),
+				brief(m.waits.first().Sub(s.began)), m.how(), size(m.bytes), m.name)
 		}
 		t.Flush() // best effort, as all that is printed
 	}
@@ -222,8 +222,16 @@ func (s *seen) print(w io.Writer, top int, command string) {
 		for _, m := range more {
 			rest = append(rest, m.waits...)
 		}
-		fmt.Fprintf(w, "and %d more, which it waited %v for: --top 0 shows them\n", len(more), rest.total().Round(time.Millisecond))
+		fmt.Fprintf(w, "and %d more, which it waited %v for: --top 0 shows them\n", len(more), brief(rest.total()))
 	}
+}
+
+// brief rounds a duration to what there is to say about it.
+func brief(d time.Duration) time.Duration {
+	if d < 10*time.Millisecond {
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 // printDoubts says what may be missing.
