@@ -58,6 +58,9 @@ func checkStore(_ context.Context, s *System) []Finding {
 // store looks at one store.
 func (s *System) store(st storeState) []Finding {
 	fi, err := os.Stat(st.dir)
+	if st.live && s.foreign(fi, err) {
+		return note("", "%s is the store of another user's daemon: only that user may look into it", st.dir)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && st.live:
 		return warn("mount it again to write to it", "%s was removed while it is mounted", st.dir)
@@ -71,8 +74,8 @@ func (s *System) store(st storeState) []Finding {
 	own := func(fix, format string, args ...any) []Finding {
 		return fail(fix, "%s "+format, append([]any{st.dir}, args...)...)
 	}
-	if owner, isUnix := fi.Sys().(*syscall.Stat_t); isUnix && int(owner.Uid) != s.UID {
-		return own(fmt.Sprintf("chown -R %d %s, or give another --store", s.UID, st.dir), "belongs to user %d, not to %d", owner.Uid, s.UID)
+	if s.foreign(fi, nil) {
+		return own(fmt.Sprintf("chown -R %d %s, or give another --store", s.UID, st.dir), "does not belong to user %[1]d", s.UID)
 	}
 	chmod := "chmod go-rwx " + st.dir
 	switch mode := fi.Mode().Perm(); {
@@ -95,6 +98,16 @@ func (s *System) store(st storeState) []Finding {
 		return note("", "%s is on %s: it takes memory, and is empty after a restart of the machine", st.dir, part.Type)
 	}
 	return ok("%s belongs to this user alone", st.dir)
+}
+
+// foreign reports whether a store, which os.Stat said that of, belongs to another user. Below a directory that is closed to us
+// it certainly does.
+func (s *System) foreign(fi os.FileInfo, err error) bool {
+	if err != nil {
+		return errors.Is(err, fs.ErrPermission)
+	}
+	owner, isUnix := fi.Sys().(*syscall.Stat_t)
+	return isUnix && int(owner.Uid) != s.UID
 }
 
 // tooFull is how little of a partition, in bytes, does not do for a single large module.
