@@ -27,7 +27,7 @@ var (
 	mark  = regexp.MustCompile(`^<!-- ((?:not run|root): \S.*) -->$`)
 )
 
-// blocks returns the code blocks of a Markdown file.
+// blocks returns the code blocks of a Markdown file. Code that is only indented is an error: nothing says what it is.
 func blocks(text string) ([]block, error) {
 	var (
 		all   []block
@@ -37,6 +37,9 @@ func blocks(text string) ([]block, error) {
 	for i := 0; i < len(lines); i++ {
 		m := fence.FindStringSubmatch(lines[i])
 		if m == nil {
+			if strings.HasPrefix(lines[i], "    ") && i > 0 && lines[i-1] == "" {
+				return nil, fmt.Errorf("line %d: indented code: put it between fences", i+1)
+			}
 			if strings.TrimSpace(lines[i]) != "" {
 				last = lines[i]
 			}
@@ -148,7 +151,9 @@ func TestBlocks(t *testing.T) {
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
-	if _, err := blocks("```sh\na\n"); err == nil {
-		t.Error("a block that does not end is none")
+	for _, bad := range []string{"```sh\na\n", "x\n\n    modfs run\n"} {
+		if got, err := blocks(bad); err == nil {
+			t.Errorf("%q: %v", bad, got)
+		}
 	}
 }
