@@ -87,6 +87,7 @@ func (f *FS) fill(ctx context.Context, md *mod, into func(context.Context, strin
 // filled notes that the archive of a module has come into the store.
 func (f *FS) filled(md *mod) {
 	md.counted.Store(true) // to open it again spares no download
+	f.arrived(md.Version)
 	f.replaced(md.zipKey)
 	f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version)))
 }
@@ -168,6 +169,9 @@ func (f *FS) fetchZipTelling(ctx context.Context, md *mod, t *lru.Temp, told *pr
 		if i, ok := ix.find(name); ok && ix.data(i).sum == kept.sums.files[name] { // not if a toolchain's _go.mod takes its place
 			add(contentKey{md.slot, i}, content{data, int64(len(data)) == ix.size(i)}, int64(len(data)))
 		}
+	}
+	if from := tr.from.Load(); from != nil {
+		f.origins.note(md.Version, *from)
 	}
 	f.stats.fetched.Add(t.Size())
 	f.churn.fetched(md.zipKey, t.Size(), time.Now())

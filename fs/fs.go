@@ -19,8 +19,8 @@
 // OPEN, OPENDIR, FLUSH or ACCESS requests, hence no handles. A node ID is arithmetic (module slot, entry index)
 // for all that is inside a module; see node.go.
 //
-// Lock order: nodes.mu and every other mutex of this package is a leaf: none is held while another is taken, nor
-// during I/O or a callback.
+// Lock order: FS.steering is taken before all others. nodes.mu and every other mutex of this package is a leaf: none is held
+// while another is taken, nor during I/O or a callback.
 package fs
 
 import (
@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/mod/module"
 	"golang.org/x/sync/singleflight"
 
 	"modfs/fetch"
@@ -142,6 +143,9 @@ type FS struct {
 
 	transfers transfers
 	churn     churn
+	kept      *kept
+	origins   *origins
+	steering  sync.Mutex // one user at a time pins, evicts or collects garbage; taken before all others
 
 	trimming    atomic.Bool // the kernel is being asked to forget nodes
 	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
@@ -297,6 +301,11 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		f.close()
 		return nil, err
 	}
+	f.origins = openOrigins(f.store.Dir(), func(m module.Version) bool {
+		_, err := f.store.Stat(zipKey(m))
+		return err == nil
+	})
+	f.settleKept()
 	f.initPrefetch()
 	zip, other := f.client.Limits()
 	f.background(func() { f.endLate(requestLimit(zip, other)) })
@@ -351,11 +360,15 @@ func openStore(f *FS, c lru.Config) (*lru.Store, error) {
 		return nil, err
 	}
 	c.Dir = dir
+	if f.kept, err = loadKept(dir); err != nil {
+		return nil, err
+	}
+	c.Pinned = f.kept.keys()
 	c.Evictable, c.Minor = evictable, minor
 	c.OnEvict = f.evicted
 	c.OnDamage, c.OnPanic = f.changedFile, f.caught
 	c.MaxSize -= setAside(dir, c.MaxSize)
-	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir, directDir, SocketName)
+	c.Exclude = append(slices.Clone(c.Exclude), pinsFile, overlayDir, directDir, SocketName, keptFile, keptFile+".new", originsFile)
 	if c.Holder == "" {
 		c.Holder = f.mountpoint
 	}
@@ -429,6 +442,9 @@ func (f *FS) close() error {
 	}
 	if f.overlay != nil {
 		f.overlay.close()
+	}
+	if f.origins != nil {
+		f.origins.close()
 	}
 	if f.store == nil {
 		return nil

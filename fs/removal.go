@@ -75,6 +75,9 @@ func (f *FS) evict(key string) {
 	if err := f.store.Remove(key); err != nil {
 		f.log.Warn("not removed", "key", key, "err", err) // it is hidden anyway
 	}
+	if m, file, ok := ofModule(key); ok && file == "zip" {
+		f.gone(m)
+	}
 }
 
 // made is called after p came to be in the overlay. Directories above it are there again too.

@@ -32,6 +32,7 @@ func (f *FS) locks() []sync.Locker {
 		&f.nodes.mu, &f.modules.mu, &f.trees.mu, &f.content.mu, &f.keeping.mu, &f.zips.mu, &f.answers.by.mu, &f.turns.mu,
 		&f.callers.mu, &f.goSums.mu, &f.errors.mu, &f.pins.mu, &f.removals.mu, &f.work.mu, &f.prefetch.zips.mu,
 		&f.prefetch.mods.mu, &f.damage.mu, &f.transfers.mu, &f.churn.mu,
+		&f.kept.mu, &f.origins.mu,
 	}
 	for i := range f.waiting {
 		ls = append(ls, &f.waiting[i].mu)

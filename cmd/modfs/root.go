@@ -78,7 +78,13 @@ read, and dropped again when the store is over its limit.`,
 		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
 	}
 	cobra.EnableCommandSorting = false
-	root.AddCommand(newMount(), newRun(), newUnmount(), newClean(), newStatus(), newWhy(), newTrace(), newDoctor(), newVerify(), newPrefetch(), newExport(), newImport(), newBundle(), newCompletion(), newVersion())
+	root.AddCommand(
+		newMount(), newRun(), newUnmount(), newClean(),
+		newStatus(), newWhy(), newTrace(), newDoctor(),
+		newList(), newPrefetch(), newEvict(), newPin(), newUnpin(), newGC(),
+		newVerify(), newExport(), newImport(), newBundle(),
+		newCompletion(), newVersion(),
+	)
 	for _, cmd := range append(root.Commands(), root) {
 		cmd.DisableFlagsInUseLine = true // Use says it better
 	}

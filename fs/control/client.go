@@ -32,6 +32,9 @@ var (
 // caller's context says.
 const patience = 10 * time.Second
 
+// forLocal is patience with this very process.
+const forLocal = 24 * time.Hour
+
 // maxAnswer bounds an answer, and a line of a stream, in bytes.
 const maxAnswer = 256 << 20
 
@@ -41,6 +44,7 @@ type Client struct {
 
 	patience time.Duration
 	http     *http.Client
+	closers  []func()
 }
 
 // Dial connects to the daemon of the mount at mountpoint. It does not touch the mount, which may hang, but goes by the table of mounts
@@ -93,7 +97,13 @@ func newClient(socket string, patience time.Duration) *Client {
 }
 
 // Close ends the connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	for _, do := range c.closers {
+		do()
+	}
+	c.closers = nil
+}
 
 // Get gets what is at a path, which may have a query, and decodes it into answer. It takes 10 seconds at most.
 func (c *Client) Get(ctx context.Context, path string, answer any) error {

@@ -71,6 +71,7 @@ func New(o Options) *Server {
 // reading registers what changes nothing.
 func (s *Server) reading(m *mux) {
 	s.registerStatus(m)
+	s.registerModules(m)
 }
 
 // steering registers the rest.
@@ -78,6 +79,7 @@ func (s *Server) steering(m *mux) {
 	s.registerWhy(m)
 	s.registerEvents(m)
 	s.registerPrefetch(m)
+	s.registerEviction(m)
 	s.registerStacks(m)
 }
 

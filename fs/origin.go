@@ -1,0 +1,100 @@
+package fs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/mod/module"
+)
+
+// origins remember where the archives in the store came from: the URL of a proxy, "direct", or "seed NAME". Nothing but a listing
+// depends on that.
+//
+// They are one file of lines, path, version and origin. Lines are only ever appended, and the last one counts; when the store is opened,
+// those of archives that are gone are dropped.
+type origins struct {
+	mu   sync.Mutex
+	file *os.File // nil: not to be written
+	by   map[module.Version]string
+}
+
+const (
+	originsFile = "origins" // in the store's directory
+	maxOrigins  = 64 << 20  // bytes of it that are read
+)
+
+// openOrigins reads them. has says whether the store has an archive.
+func openOrigins(dir string, has func(module.Version) bool) *origins {
+	o := &origins{by: make(map[module.Version]string)}
+	name := filepath.Join(dir, originsFile)
+	lines := 0
+	if file, err := os.Open(name); err == nil {
+		data, _ := readAtMost(file, maxOrigins) // best effort, as all of this
+		file.Close()
+		for line := range bytes.Lines(data) {
+			lines++
+			fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 3)
+			if len(fields) != 3 || module.Check(fields[0], fields[1]) != nil {
+				continue
+			}
+			if m := (module.Version{Path: fields[0], Version: fields[1]}); has(m) {
+				o.by[m] = fields[2]
+			}
+		}
+	}
+	how := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	const spare = 1 << 10 // lines
+	if lines > 2*len(o.by)+spare {
+		how |= os.O_TRUNC
+	}
+	file, err := os.OpenFile(name, how, 0o600)
+	if err != nil {
+		return o
+	}
+	o.file = file
+	if how&os.O_TRUNC != 0 {
+		for m, from := range o.by {
+			o.write(m, from)
+		}
+	}
+	return o
+}
+
+// note remembers where the archive of m came from.
+func (o *origins) note(m module.Version, from string) {
+	from = strings.Join(strings.Fields(from), " ")
+	if from == "" {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.by[m] == from {
+		return
+	}
+	o.by[m] = from
+	o.write(m, from)
+}
+
+// write appends a line, in one write, so that a crash leaves at most the last one incomplete. o.mu is held.
+func (o *origins) write(m module.Version, from string) {
+	if o.file != nil {
+		fmt.Fprintf(o.file, "%s %s %s\n", m.Path, m.Version, from) // best effort
+	}
+}
+
+// of returns where the archive of m came from, "" if that is not known.
+func (o *origins) of(m module.Version) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.by[m]
+}
+
+func (o *origins) close() {
+	if o.file != nil {
+		o.file.Close() // best effort
+	}
+}
