@@ -85,7 +85,7 @@ func requireFUSE(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !ok {
-		t.Skip("no /dev/fuse")
+		t.Skipf("cannot mount: %v", mountable())
 	}
 }
 

@@ -67,7 +67,7 @@ func TestMain(m *testing.M) {
 //
 // those of proxyCommands,
 //
-// and the conditions [fuse] (mounts can be made), [root] and [namespaces] (root can make namespaces and devices, and
+// and the conditions [fuse] (this user can mount), [root] and [namespaces] (root can make namespaces and devices, and
 // users can make user namespaces).
 func TestScripts(t *testing.T) {
 	cache := goEnv(t, "GOCACHE") // or each script would compile the standard library
@@ -136,7 +136,7 @@ func goEnv(t *testing.T, name string) string {
 func condition(cond string) (bool, error) {
 	switch cond {
 	case "fuse":
-		_, err := os.Stat("/dev/fuse")
+		err := mountable()
 		if err != nil && os.Getenv("MODFS_REQUIRE_FUSE") == "1" {
 			return false, fmt.Errorf("MODFS_REQUIRE_FUSE=1, but: %v", err)
 		}
@@ -147,6 +147,19 @@ func condition(cond string) (bool, error) {
 		return namespaces(), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
+}
+
+// mountable returns why this user cannot mount.
+func mountable() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	if os.Geteuid() != 0 {
+		_, err = exec.LookPath("fusermount3")
+	}
+	return err
 }
 
 var namespaces = sync.OnceValue(func() bool {
