@@ -38,19 +38,21 @@ func newGoCmd(t *testing.T, m *rwMount) *goCmd {
 	return g
 }
 
-// testGoCache is one build cache for all tests of this process: only modules are what they are about.
+// testGoCache is the build cache of whoever runs the tests: only modules are what they are about, and to compile the standard
+// library for them takes long.
 func testGoCache(t *testing.T) string {
-	goCache.Do(func() { goCacheDir = filepath.Join(os.TempDir(), "modfs-test-gocache") })
-	if err := os.MkdirAll(goCacheDir, 0o777); err != nil {
+	t.Helper()
+	dir, err := goCache()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return goCacheDir
+	return dir
 }
 
-var (
-	goCache    sync.Once
-	goCacheDir string
-)
+var goCache = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "env", "GOCACHE").Output()
+	return strings.TrimSpace(string(out)), err
+})
 
 func (g *goCmd) file(name, data string) {
 	g.tb.Helper()
