@@ -147,6 +147,7 @@ func faultCases(t *testing.T, f fault, most int, try func(t *testing.T, f fault)
 // TestDiskWriteFaults has each operation that writes to the store fail, in turn, while a module is fetched and others are evicted for
 // it.
 func TestDiskWriteFaults(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("each operation that writes fails in turn: some seconds")
 	}
@@ -187,6 +188,7 @@ func TestDiskWriteFaults(t *testing.T) {
 // TestDiskReadFaults has each operation that reads from the store fail, or give less or other than there is, in turn, in a mount that
 // has not read it yet.
 func TestDiskReadFaults(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("each operation that reads fails in turn: some seconds")
 	}
@@ -284,6 +286,7 @@ func fillUp(t *testing.T, name string) {
 // TestDiskFull: the store's partition is full of somebody else's files. What can be evicted makes room, else clients are told that
 // there is none; and when there is, all is well.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	disk := smallDisk(t, "4m")
 	mods := []proxytest.Module{faultModule(1), faultModule(2), faultModule(4), faultModule(5)}
 	var more []proxytest.Module
@@ -344,6 +347,7 @@ func TestDiskFull(t *testing.T) {
 // TestDiskManyReaders has many clients read more than the store, or its partition, has room for, each with a file held open, and some
 // of them a module that can never fit: with a limit only those fail, and it is never exceeded.
 func TestDiskManyReaders(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("24 readers of a store of 2 MiB: some seconds")
 	}
@@ -445,6 +449,7 @@ func TestDiskManyReaders(t *testing.T) {
 // TestDiskReadOnly: the store's file system becomes read-only, as Linux makes one that has errors. What is there is served, what is
 // not is an error, and when it can be written to again all is served.
 func TestDiskReadOnly(t *testing.T) {
+	t.Parallel()
 	disk := newFaultFS(t)
 	mods := []proxytest.Module{faultModule(1), faultModule(2), faultModule(4)}
 	proxy := proxytest.New(t, mods...)
@@ -471,6 +476,7 @@ func TestDiskReadOnly(t *testing.T) {
 // TestDiskOverlay: what clients write to a mount whose disk fails gets the errno of the disk, and is not there. Then it can be
 // written.
 func TestDiskOverlay(t *testing.T) {
+	t.Parallel()
 	disk := newFaultFS(t)
 	proxy := proxytest.New(t, faultModule(1))
 	m := mountStore(t, proxy, disk.store())
@@ -522,6 +528,7 @@ func TestDiskOverlay(t *testing.T) {
 // TestDiskRemoved: somebody removes the store, or what is in it, while it is mounted. The mount goes on; and its daemon still has
 // the store, which is made anew.
 func TestDiskRemoved(t *testing.T) {
+	t.Parallel()
 	for name, remove := range map[string]func(store string) error{
 		"store": os.RemoveAll,
 		"content": func(store string) error {

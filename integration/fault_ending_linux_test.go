@@ -80,6 +80,7 @@ func isGone(err error) bool {
 
 // TestTermReader ends the daemon while somebody waits for a download: who does gets what he waits for.
 func TestTermReader(t *testing.T) {
+	t.Parallel()
 	proxy := proxytest.New(t)
 	m := mount(t, proxy, "--read-only")
 	stallZips(proxy, "")
@@ -99,6 +100,7 @@ func TestTermReader(t *testing.T) {
 // TestTermStuck ends the daemon while somebody waits for a proxy that never answers, and others have a file open and do nothing:
 // it ends all the same, in its grace and not in the client's time.
 func TestTermStuck(t *testing.T) {
+	t.Parallel()
 	proxy := proxytest.New(t)
 	m := mount(t, proxy, "--read-only", "--grace", "1s")
 	if _, err := m.read(aFile); err != nil {
@@ -134,6 +136,7 @@ func TestTermStuck(t *testing.T) {
 // TestTermBuild ends the daemon while go commands work, and others read: the mount stays until the go commands are through, and
 // nobody sees an error.
 func TestTermBuild(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it has go commands build for some seconds")
 	}
@@ -230,6 +233,7 @@ func (m *mounted) foreground(stderr *bytes.Buffer, env []string, args ...string)
 
 // TestNotify is systemd: it is told when the mount can be used, that the daemon works, and when it ends.
 func TestNotify(t *testing.T) {
+	t.Parallel()
 	proxy := proxytest.New(t)
 	m := mount(t, proxy, "--read-only")
 	if out, err := m.modfs("unmount", m.dir); err != nil {
@@ -311,6 +315,7 @@ func noDescriptors(t *testing.T, pid int, store string) {
 // TestWedged has a daemon hang that has not died: it finds that out, says where it hangs, and ends, so that those who wait for
 // it get an error and its supervisor can start another.
 func TestWedged(t *testing.T) {
+	t.Parallel()
 	proxy := proxytest.New(t)
 	m := mount(t, proxy, "--resolve", "daemon")
 	if _, err := m.read(aFile); err != nil { // from now on it is listed

@@ -22,6 +22,7 @@ import (
 // TestProxyTimeouts has a proxy send nothing, nothing more, or hardly anything. However busy the machine is, that is too
 // slow for these mounts, and what is well comes some time.
 func TestProxyTimeouts(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		flags  []string
@@ -61,6 +62,7 @@ func TestProxyTimeouts(t *testing.T) {
 // TestProxyUnreachable has a mount of whose proxies the first is not there: nobody listens, or its name has no address. Once
 // it is there, all is well.
 func TestProxyUnreachable(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

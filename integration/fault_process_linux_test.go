@@ -255,6 +255,7 @@ func (b *busy) build() {
 // It is done 20 times, and 1,000 with MODFS_NIGHTLY=1, which takes a quarter of an hour. MODFS_SEED repeats a run, as far as
 // time allows.
 func TestKillDaemon(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("20 daemons are killed in turn: some seconds")
 	}
@@ -415,6 +416,7 @@ func (s *sitter) leave() {
 // TestSitters ends a daemon while processes sit in its mount, and starts another in the same place: those that sat there get
 // errors at worst and never hang, those that come are served.
 func TestSitters(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"kill", "terminate"} {
 		t.Run(how, func(t *testing.T) {
 			m := mount(t, proxytest.New(t), "--read-only", "--grace", "1s")
@@ -444,6 +446,7 @@ func TestSitters(t *testing.T) {
 // TestMountRace has many daemons want one mountpoint, with one store or each with its own: one gets it, and the others say why
 // they did not.
 func TestMountRace(t *testing.T) {
+	t.Parallel()
 	const daemons = 4
 	for _, stores := range []string{"one store", "own stores"} {
 		t.Run(stores, func(t *testing.T) {

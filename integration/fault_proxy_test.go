@@ -216,6 +216,7 @@ func faultNames(faults []proxyFault) (names []string) {
 // TestProxyFaults has a proxy fail in each way and for each kind of file, each for a module of its own on one mount: the
 // client gets the right errno and the reason is told, nothing is kept, and it works as soon as the proxy does.
 func TestProxyFaults(t *testing.T) {
+	t.Parallel()
 	s := newFaulty(t, faultNames(proxyFaults))
 	m := mount(t, s.Server, "--read-only", "--prefetch", "off")
 	var wg sync.WaitGroup // not t.Parallel, which runs no more of them at a time than there are cores: they all but wait
@@ -245,6 +246,7 @@ func TestProxyFaults(t *testing.T) {
 // TestProxySize has a proxy announce another size of a zip than it then sends. What was told of it by stat is wrong until
 // somebody reads it, and not for as long as the kernel would believe it.
 func TestProxySize(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	m := mount(t, s, "--read-only", "--prefetch", "off")
 	const name = "cache/download/example.com/a/@v/v1.0.0.zip"
@@ -276,6 +278,7 @@ func TestProxySize(t *testing.T) {
 
 // TestProxyFlood has a proxy send a zip that does not end. It ends where the store does, and both are as good as before.
 func TestProxyFlood(t *testing.T) {
+	t.Parallel()
 	s := newFaulty(t, []string{"none", "flood"})
 	m := mount(t, s.Server, "--read-only", "--prefetch", "off", "--max-size", "8MiB", "--min-free", "0")
 	name, want := sample("none", "zip")
@@ -305,6 +308,7 @@ func peakMemory(t *testing.T, pid int) int64 {
 // TestProxyOrder has the first of two proxies fail. The next is asked after any error if a bar follows the first one, and
 // after 404 and 410 if a comma does. A wrong hash is nothing that another proxy mends.
 func TestProxyOrder(t *testing.T) {
+	t.Parallel()
 	faults := []string{"404", "410", "401", "500", "429later", "resetbody", "halfbody", "html", "other", "redirectloop", "floodlength", "tamper"}
 	mods := faultyModules(faults)
 	for _, tt := range []struct {
@@ -345,6 +349,7 @@ func TestProxyOrder(t *testing.T) {
 // TestProxyFaultClient has a proxy fail for a go command on a mount where clients resolve. The go command says what its own
 // request brought, and works as soon as the proxy does.
 func TestProxyFaultClient(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	m := mount(t, s)
 	dir := t.TempDir()

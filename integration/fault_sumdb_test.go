@@ -218,6 +218,7 @@ func (m *mounted) restart() {
 
 // TestSumDBStale has the database show an older tree than the mount knows. That is no harm, and the newer one stays.
 func TestSumDBStale(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	growSums(t, s)
 	m := mount(t, s, "--read-only", "--prefetch", "off")
@@ -260,6 +261,7 @@ func (m *mounted) latest(t *testing.T, name string) []byte {
 // TestSumDBUnreachable has nobody listen where the database should be, and then one where it is offered by the proxy, which
 // forgets for a moment that it does: the way to it is looked for again.
 func TestSumDBUnreachable(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	m := mount(t, s, "--read-only", "--prefetch", "off", "--nosumdb", "example.com/two/v2", "--sumdb", s.SumDBKey()+" http://127.0.0.1:1")
 	_, err := m.soon(t, sumDuring)
@@ -279,6 +281,7 @@ func TestSumDBUnreachable(t *testing.T) {
 // the right one comes out when that is shown, and nobody can tell which of them is right: so it is refused, until somebody
 // has looked into it.
 func TestSumDBWrongAtFirst(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	m := mount(t, s, "--read-only", "--prefetch", "off")
 	s.SetFault(func(p string) string {
@@ -310,6 +313,7 @@ func TestSumDBWrongAtFirst(t *testing.T) {
 // TestSumDBAhead has the proxy send wrong zips for modules that nobody opens: they are fetched ahead, and it is told all
 // the same.
 func TestSumDBAhead(t *testing.T) {
+	t.Parallel()
 	s := proxytest.New(t)
 	m := mount(t, s, "--read-only")
 	s.SetFault(func(p string) string {

@@ -51,9 +51,12 @@ func newFaultFS(t *testing.T) *faultFS {
 	root := &fusefs.LoopbackRoot{Path: f.dir}
 	node := &faultNode{&fusefs.LoopbackNode{RootData: root}, f}
 	root.RootNode = node
+	syscall.ForkLock.RLock() // no daemon of another test is started in between
 	server, err := fusefs.Mount(f.mnt, node, &fusefs.Options{MountOptions: fuse.MountOptions{
-		FsName: "faultfs", Name: "faultfs", DirectMount: true, DisableXAttrs: true, MaxWrite: 1 << 20,
+		FsName: "faultfs", Name: "faultfs", DirectMountStrict: true, DisableXAttrs: true, MaxWrite: 1 << 20,
 	}})
+	keepFromChildren()
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,17 +68,12 @@ func newFaultFS(t *testing.T) *faultFS {
 		}
 		server.Wait()
 	})
-	keepFromChildren(t)
 	return f
 }
 
 // keepFromChildren closes the device of the mount in the processes that are started from now on: they would keep it alive.
-func keepFromChildren(t *testing.T) {
-	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
+func keepFromChildren() {
+	fds, _ := os.ReadDir("/proc/self/fd")
 	for _, fd := range fds {
 		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasSuffix(to, "/fuse") {
 			n := 0
@@ -253,6 +251,7 @@ func (h *faultFile) Allocate(ctx context.Context, off, size uint64, mode uint32)
 
 // TestFaultFS: it is a file system, and breaks as told.
 func TestFaultFS(t *testing.T) {
+	t.Parallel()
 	f := newFaultFS(t)
 	name := filepath.Join(f.mnt, "a")
 	f.set(fault{op: "create", nth: 2, errno: syscall.ENOSPC})

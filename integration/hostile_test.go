@@ -330,6 +330,7 @@ func goDownload(t *testing.T, env, mods []string) map[string]downloaded {
 
 // Whatever a zip is like: what the go command refuses is refused, what it accepts is served as it unpacks it.
 func TestHostileZips(t *testing.T) {
+	t.Parallel()
 	if raceEnabled {
 		t.Skip("takes long with the race detector, and what checks zips is tested with it in package fetch")
 	}

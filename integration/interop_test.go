@@ -49,6 +49,7 @@ type interop struct {
 
 // TestModuleProxies has mounts get their modules from module proxies that others wrote.
 func TestModuleProxies(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a dozen proxies and mounts; not with -short")
 	}
@@ -263,6 +264,7 @@ func (m *interop) down(t *testing.T) {
 
 // TestMountAsUpstream has a mount, and what was exported from its store, be a module proxy for others.
 func TestMountAsUpstream(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a dozen proxies and mounts; not with -short")
 	}
@@ -327,6 +329,7 @@ func downloadAll(t *testing.T, s *proxytest.Server, url string, mods []proxytest
 // TestProxyReplaced has another implementation take the place of a proxy, behind the same URL: the same modules, in other zips with
 // the same hash. Then one with other content.
 func TestProxyReplaced(t *testing.T) {
+	t.Parallel()
 	var mods []proxytest.Module
 	for _, name := range []string{"example.com/replaced/one", "example.com/replaced/two"} {
 		mods = append(mods, proxytest.Module{Path: name, Version: "v1.0.0", Files: map[string]string{

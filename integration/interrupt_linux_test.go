@@ -78,6 +78,7 @@ func (m *mounted) waitBlocked(c *client) {
 
 // Whatever a reader waits for, it ends when it is told to, and what it waited for comes to others, fetched once.
 func TestInterruptWaiting(t *testing.T) {
+	t.Parallel()
 	const a, b = "example.com/a@v1.0.0/", "example.com/many@v1.0.0/"
 	for _, tt := range []struct {
 		name    string
@@ -156,6 +157,7 @@ func TestInterruptWaiting(t *testing.T) {
 // While the daemon has work of its own, which takes as long as the disk lets it: to write an archive, verify it, keep it, and inflate a
 // large file of it into the store.
 func TestInterruptWorking(t *testing.T) {
+	t.Parallel()
 	disk := newFaultFS(t)
 	proxy := proxytest.New(t)
 	m := mountStore(t, proxy, disk.store(), "--read-only", "--min-free", "0")
@@ -221,6 +223,7 @@ func TestInterruptWorking(t *testing.T) {
 
 // A full store: a zip waits for another one that takes all the room, and cannot be evicted as it is still on its way.
 func TestInterruptFullStore(t *testing.T) {
+	t.Parallel()
 	module := func(path string) proxytest.Module {
 		data := make([]byte, 20<<20)
 		rand.NewChaCha8([32]byte{}).Read(data)
@@ -354,6 +357,7 @@ func urge(pid int) {
 
 // Signals that tell nobody to end cost nothing, for however long a request is pending: no EINTR, no other byte, nothing fetched twice.
 func TestInterruptStorm(t *testing.T) {
+	t.Parallel()
 	var mods []proxytest.Module
 	for i := range stormMods {
 		mods = append(mods, stormModule(i))

@@ -98,6 +98,7 @@ var refusals = []error{
 
 // TestIsolation has another user try all that can be tried on a mount for all: he can read, and nothing else.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
 	}

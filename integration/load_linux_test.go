@@ -213,6 +213,7 @@ func scaled(n int) int {
 // TestLoad has 200 processes read from one mount, and go commands build from it, with a store that can hold a third of what they
 // need. Nobody gets a wrong byte or an error, the store never takes more than its limit, and all of them end.
 func TestLoad(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name      string
 		procs     string // GOMAXPROCS of the daemon
@@ -302,6 +303,7 @@ func (m *mounted) noErrors() {
 // TestLoadReadWrite has go commands download and build, processes read, files be written and removed, and modules be removed, all
 // at once on a mount where clients resolve. What is removed may be missing; what is there is right, and in the end all is well.
 func TestLoadReadWrite(t *testing.T) {
+	t.Parallel()
 	proxy := loadProxy(t)
 	m := mount(t, proxy, "--max-size", strconv.Itoa(loadLimit), "--min-free", "0", "--overlay-max", "64MiB")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)

@@ -99,6 +99,7 @@ func relay(t *testing.T, addr, to string) {
 // A network that swallows everything costs one deadline, however many want something; what the store has works all along; and
 // when the network is back, so are the modules, without anybody doing anything.
 func TestLostNetwork(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for a connection to time out")
 	}

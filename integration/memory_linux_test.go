@@ -18,6 +18,7 @@ const maxResident = 250 << 20
 // TestMemory has find and grep walk 500 modules, some with 10,000 files, some with large ones, and looks at the most memory that the
 // daemon ever took.
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	if testing.Short() || raceEnabled {
 		t.Skip("takes long, and the race detector takes memory of its own")
 	}

@@ -276,6 +276,7 @@ func (m *mounted) wantNoSecrets() {
 
 // TestNginx gets modules from a real web server that wants passwords or certificates, in all ways in which it can be told them.
 func TestNginx(t *testing.T) {
+	t.Parallel()
 	requireFUSE(t)
 	proxy := proxytest.New(t)
 	ca := newAuthority(t)
@@ -368,6 +369,7 @@ func TestNginx(t *testing.T) {
 
 // TestConnect gets modules through a proxy for the web that wants a password, from a module proxy that wants another.
 func TestConnect(t *testing.T) {
+	t.Parallel()
 	requireFUSE(t)
 	origin := proxytest.New(t)
 	ca := newAuthority(t)

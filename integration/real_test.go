@@ -31,6 +31,7 @@ var awkward = []string{
 // TestRealModules compares what the mount shows of real modules, from the user's own proxy, with what the go command makes
 // of them in a plain directory: names, modes and bytes.
 func TestRealModules(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("asks the real module proxy; not with -short")
 	}

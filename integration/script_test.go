@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -46,6 +47,11 @@ func TestMain(m *testing.M) {
 			log.Fatal("build modfs: ", err)
 		}
 		bin = dir
+		// Tests wait for processes, timeouts and one another's turns more than they compute.
+		flag.Parse()
+		if n := flag.Lookup("test.parallel"); n.Value.String() == n.DefValue {
+			n.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
+		}
 		return m.Run()
 	}())
 }
@@ -70,6 +76,7 @@ func TestMain(m *testing.M) {
 // and the conditions [fuse] (this user can mount), [root] and [namespaces] (root can make namespaces and devices, and
 // users can make user namespaces).
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	cache := goEnv(t, "GOCACHE") // or each script would compile the standard library
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
