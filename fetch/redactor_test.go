@@ -29,6 +29,8 @@ func TestRedactor(t *testing.T) {
 		"web-pa55word":                  "web-pa55word",
 		"sum-pa55word":                  "sum-pa55word",
 		netrc:                           "pa55word",
+		"sent netrc-pa55word":           "netrc-pa55word",
+		"sent " + basic + " and":        basic,
 		"Authorization: Basic " + basic: basic,
 		`{"Authorization": ["Bearer eyJhbGciOi"], "a": 1}`:   "eyJhbGciOi",
 		"map[Authorization:[Bearer eyJhbGciOi]]":             "eyJhbGciOi",

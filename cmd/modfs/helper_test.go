@@ -58,7 +58,7 @@ func TestMountOptions(t *testing.T) {
 			t.Error("a value is shown:", err)
 		}
 	}
-	if o, err := parseMountOptions([]string{"fancy=1,help", "ro"}, true); err != nil || !slices.Equal(o.flags, []string{"--read-only"}) {
+	if o, err := parseMountOptions([]string{"fancy=1,background", "ro"}, true); err != nil || !slices.Equal(o.flags, []string{"--read-only"}) {
 		t.Errorf("sloppy: %+v, %v", o, err)
 	}
 	if _, err := parseMountOptions([]string{"max_size=lots"}, true); err == nil {

@@ -319,6 +319,30 @@ func TestModCache(t *testing.T) {
 	expect(t, "gomodcache", s, Note, "not known", "")
 }
 
+// TestResolve checks that nothing is looked at that is in a mount.
+func TestResolve(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"to": "mount", "mount/inside": "/elsewhere", "loop": "loop"} {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := healthy(t, nil)
+	s.Mounts = func() ([]modfs.Found, error) { return []modfs.Found{{Mountpoint: filepath.Join(dir, "mount")}}, nil }
+	for p, want := range map[string]string{"mount/inside/x": "mount/inside/x", "to/inside": "mount/inside", "to": "mount", "loop/x": "loop/x", "a/../to": "mount"} {
+		if got := s.resolve(dir + "/" + p); got != filepath.Join(dir, want) {
+			t.Errorf("%s: %s, want %s", p, got, want)
+		}
+	}
+}
+
 func TestGo(t *testing.T) {
 	for _, test := range []struct {
 		name, value string
