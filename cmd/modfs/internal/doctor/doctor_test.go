@@ -379,7 +379,7 @@ func TestStore(t *testing.T) {
 	s.UID++
 	expect(t, "store", s, Note, "another user's daemon", "") // a service's, looked at by root
 	s.Mounts = func() ([]modfs.Found, error) { return nil, nil }
-	expect(t, "store", s, Fail, "does not belong to user", "chown")
+	expect(t, "store", s, Fail, fmt.Sprintf("does not belong to user %d", s.UID), fmt.Sprintf("chown -R %d ", s.UID))
 	for kind, level := range map[string]Level{"nfs": Warn, "fuse": Warn, "tmpfs": Note, "xfs": OK} {
 		s := healthy(t, nil)
 		s.Statfs = func(string) (Statfs, error) { return Statfs{Type: kind}, nil }

@@ -75,7 +75,7 @@ func (s *System) store(st storeState) []Finding {
 		return fail(fix, "%s "+format, append([]any{st.dir}, args...)...)
 	}
 	if s.foreign(fi, nil) {
-		return own(fmt.Sprintf("chown -R %d %s, or give another --store", s.UID, st.dir), "does not belong to user %[1]d", s.UID)
+		return own(fmt.Sprintf("chown -R %d %s, or give another --store", s.UID, st.dir), "does not belong to user %d", s.UID)
 	}
 	chmod := "chmod go-rwx " + st.dir
 	switch mode := fi.Mode().Perm(); {
