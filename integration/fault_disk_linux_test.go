@@ -106,9 +106,10 @@ func storeUsage(t *testing.T, dir string) (n int64) {
 		if err != nil {
 			return err
 		}
-		if rel, _ := filepath.Rel(dir, p); rel == "overlay" {
+		switch rel, _ := filepath.Rel(dir, p); rel {
+		case "overlay":
 			return filepath.SkipDir
-		} else if rel == "pins" || strings.HasPrefix(rel, "modfs.log") {
+		case "pins", "kept", "kept.new", "origins", "modfs.log", "modfs.log.old":
 			return nil
 		}
 		if fi, err := d.Info(); err == nil {
