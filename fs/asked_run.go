@@ -90,6 +90,9 @@ func each[T any](ctx context.Context, f *FS, jobs int, all []T, work func(ctx co
 	group.Wait()
 }
 
+// over reports whether the run was interrupted, or the file system ends: then errors mean nothing.
+func (r *askedRun) over(ctx context.Context) bool { return ctx.Err() != nil || r.f.ctx.Err() != nil }
+
 // tell reports an event.
 func (r *askedRun) tell(e PrefetchEvent) {
 	r.mu.Lock()
@@ -115,7 +118,7 @@ func (r *askedRun) resolve(ctx context.Context, all []Wanted) []*target {
 			version, err = r.f.resolveQuery(ctx, w.Path, w.Version)
 		}
 		if err != nil {
-			if ctx.Err() == nil {
+			if !r.over(ctx) {
 				r.fail(a, err)
 			}
 			return
@@ -180,7 +183,7 @@ func (r *askedRun) small(ctx context.Context, a *target) {
 		})
 	}
 	group.Wait()
-	if ctx.Err() != nil {
+	if r.over(ctx) {
 		return
 	}
 	err := modErr
@@ -202,7 +205,7 @@ func (r *askedRun) archive(ctx context.Context, a *target) {
 	f, m := r.f, a.m
 	begin := time.Now()
 	err := r.bring(ctx, a)
-	if ctx.Err() != nil {
+	if r.over(ctx) {
 		return
 	}
 	if err == nil {
@@ -390,7 +393,7 @@ func (r *askedRun) fail(a *target, err error) {
 // end looks whether all is still there, and tells the summary.
 func (r *askedRun) end(ctx context.Context) {
 	for _, a := range r.stored {
-		if _, err := r.f.store.Stat(zipKey(a.m)); err != nil && ctx.Err() == nil {
+		if _, err := r.f.store.Stat(zipKey(a.m)); err != nil && !r.over(ctx) {
 			if a.kept {
 				r.sum.KeptCount--
 			} else {
@@ -400,6 +403,6 @@ func (r *askedRun) end(ctx context.Context) {
 		}
 	}
 	r.sum.Event = PrefetchSummary
-	r.sum.Interrupted = ctx.Err() != nil
+	r.sum.Interrupted = r.over(ctx)
 	r.tell(r.sum)
 }
