@@ -32,6 +32,11 @@ func TestRoute(t *testing.T) {
 			t.Errorf("%s: %+v\nwant %+v", test.path, got, test.want)
 		}
 	}
+	// As go env gives it, GONOPROXY is GOPRIVATE unless it is set.
+	c = newClient(t, fetch.Config{Proxy: "off", SumDB: "off", Private: private, NoProxy: private})
+	if got := c.Route("corp.example/x").Private; got == nil || got.Setting != "GOPRIVATE" {
+		t.Errorf("%+v, want GOPRIVATE to be the reason", got)
+	}
 	c = newClient(t, fetch.Config{Proxy: "off", SumDB: "off", Private: "golang.org/toolchain", Offline: true})
 	got := c.Route("golang.org/toolchain")
 	if got.NoSum != nil || got.Private == nil || !got.Offline || got.SumDB != "" {

@@ -108,6 +108,13 @@ func TestRedaction(t *testing.T) {
 				t.Error(err)
 			}
 			clean(t, "modfs status", out)
+			for _, args := range [][]string{{"why", "--json", "--ask"}, {"why"}} {
+				out, err = m.modfs(append(args, m.path("example.com/a@v1.0.0/a.go"))...)
+				if err == nil || !strings.Contains(out, "example.com/a/@v/v1.0.0.info") {
+					t.Errorf("modfs why: %v\n%s", err, out)
+				}
+				clean(t, "modfs why", out)
+			}
 			out, err = m.modfs("run", "--store", m.store, "--", "cat", m.path("example.com/a@v1.0.0/a.go"))
 			if err == nil || !strings.Contains(out, "example.com/a@v1.0.0: ") {
 				t.Errorf("modfs run: %v\n%s", err, out)
