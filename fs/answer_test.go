@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // publish makes a module of one file.
@@ -32,7 +33,7 @@ func TestListMerged(t *testing.T) {
 		defer shut(t, f)
 		use(dir)
 	}
-	requireFUSE(t)
+	fusetest.Require(t)
 	serve(first.URL(), false, func(dir string) {
 		for _, v := range []string{"v1.0.0", pseudo} {
 			readFile(t, in(dir, "cache/download/example.com/m/@v/"+v+".mod"))

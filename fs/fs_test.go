@@ -20,6 +20,7 @@ import (
 
 	"modfs/fetch"
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 	"modfs/lru"
 )
 
@@ -27,7 +28,7 @@ import (
 // changes the options. The mount is gone when the test ends, whatever the test has left open.
 func mountTest(tb testing.TB, s *proxytest.Server, set func(*Options)) (dir string, f *FS) {
 	tb.Helper()
-	requireFUSE(tb)
+	fusetest.Require(tb)
 	dir = tb.TempDir()
 	f, err := Mount(dir, testOptions(tb, s, set))
 	if err != nil {

@@ -16,26 +16,9 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-)
 
-// requireFUSE skips a test that mounts where that is impossible, and fails it there with MODFS_REQUIRE_FUSE=1.
-func requireFUSE(tb testing.TB) {
-	tb.Helper()
-	f, err := os.OpenFile(devFuse, os.O_RDWR, 0)
-	if err == nil {
-		f.Close()
-		if os.Geteuid() != 0 {
-			_, err = exec.LookPath("fusermount3")
-		}
-	}
-	switch {
-	case err == nil:
-	case os.Getenv("MODFS_REQUIRE_FUSE") == "1":
-		tb.Fatalf("cannot mount: %v", err)
-	default:
-		tb.Skipf("cannot mount: %v", err)
-	}
-}
+	"modfs/fs/fusetest"
+)
 
 // eventually polls until cond holds. It waits for much longer than a loaded machine can need.
 func eventually(tb testing.TB, what string, cond func() bool) {
@@ -111,7 +94,7 @@ func newStore(tb testing.TB, dir string) (lock *os.File) {
 
 func mountTrivial(tb testing.TB, mount func(fuse.RawFileSystem, mountConfig) (*fuse.Server, error), c mountConfig) *testMount {
 	tb.Helper()
-	requireFUSE(tb)
+	fusetest.Require(tb)
 	m := &testMount{dir: c.Dir, served: make(chan struct{})}
 	if m.dir == "" {
 		m.dir = tb.TempDir()
@@ -252,7 +235,7 @@ func TestUnmountBusy(t *testing.T) {
 
 // TestStaleMount kills a daemon and replaces its mount.
 func TestStaleMount(t *testing.T) {
-	requireFUSE(t)
+	fusetest.Require(t)
 	dir := t.TempDir()
 	t.Cleanup(func() { Unmount(dir, true) }) // if the test fails early
 	killDaemon(t, dir)
@@ -339,7 +322,7 @@ func TestStoreLocked(t *testing.T) {
 }
 
 func TestMountErrors(t *testing.T) {
-	requireFUSE(t)
+	fusetest.Require(t)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"modfs/fetch"
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 	"modfs/lru"
 )
 
@@ -32,7 +33,7 @@ type rwMount struct {
 // mountRW mounts read-write. set, if not nil, changes the options.
 func mountRW(tb testing.TB, server *proxytest.Server, set func(*Options)) *rwMount {
 	tb.Helper()
-	requireFUSE(tb)
+	fusetest.Require(tb)
 	if server == nil {
 		server = proxytest.New(tb)
 	}

@@ -12,11 +12,13 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"modfs/fs/fusetest"
 )
 
 // TestOverlayUnprivileged runs a daemon and its client as a user to whom permissions mean something.
 func TestOverlayUnprivileged(t *testing.T) {
-	requireFUSE(t)
+	fusetest.Require(t)
 	if os.Geteuid() != 0 || os.Getenv(unprivilegedEnv) != "" {
 		unprivileged(t)
 		return

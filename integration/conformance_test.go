@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"modfs/fs/fusetest"
 )
 
 // The conformance test runs the go command's own scripts (GOROOT/src/cmd/go/testdata/script), each with its module cache on a
@@ -76,7 +78,7 @@ func TestConformance(t *testing.T) {
 	if pattern == "" {
 		t.Skip("takes minutes: set MODFS_CONFORMANCE to a regular expression of scripts, e.g. '^mod_'")
 	}
-	requireFUSE(t)
+	fusetest.Require(t)
 	s := newSuite(t, goEnv(t, "GOROOT"))
 	for name, lines := range lazyLines {
 		s.leaveOut(name, lines)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // devcontainer is what the tests need of a devcontainer.json.
@@ -151,7 +152,7 @@ func flags(flag string, env map[string]string) string {
 // a module proxy, which is a directory.
 func runContainers(t *testing.T, cache, script string) string {
 	t.Helper()
-	requireFUSE(t)
+	fusetest.Require(t)
 	if !nightly {
 		t.Skip("containers compile the standard library: set MODFS_NIGHTLY=1")
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // block is a fenced code block of a Markdown file.
@@ -107,7 +108,7 @@ func isolated() bool { return os.Geteuid() == 0 && namespaces() }
 
 // runDoc runs a script in a project, as a user who has modfs in PATH, and nothing mounted.
 func runDoc(t *testing.T, script string) {
-	requireFUSE(t)
+	fusetest.Require(t)
 	if testing.Short() {
 		t.Skip("-short: the commands of the documentation take seconds")
 	}

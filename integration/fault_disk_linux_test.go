@@ -17,6 +17,7 @@ import (
 
 	"modfs/fetch/proxytest"
 	modfs "modfs/fs"
+	"modfs/fs/fusetest"
 )
 
 // faultModule returns one of many modules: one with small files, one that does not deflate, whose archive is therefore
@@ -250,7 +251,7 @@ func TestDiskReadFaults(t *testing.T) {
 // smallDisk mounts a partition of its own for a store.
 func smallDisk(t *testing.T, size string) (dir string) {
 	t.Helper()
-	requireFUSE(t)
+	fusetest.Require(t)
 	dir = t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		if os.Getenv("MODFS_REQUIRE_FUSE") == "1" && os.Geteuid() == 0 {

@@ -13,6 +13,8 @@ import (
 	fusefs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"modfs/fs/fusetest"
 )
 
 // faultFS is a file system that shows a directory, for a store to lie on, and fails when told to. It is served by this process,
@@ -43,7 +45,7 @@ const writing = "writing"
 // newFaultFS mounts one for the test.
 func newFaultFS(t *testing.T) *faultFS {
 	t.Helper()
-	requireFUSE(t)
+	fusetest.Require(t)
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a file system to break needs root")
 	}

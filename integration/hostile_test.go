@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // hostileZip is a zip that nobody should make, or should be able to make use of. Whether it is accepted is up to the go command.
@@ -334,7 +335,7 @@ func TestHostileZips(t *testing.T) {
 	if raceEnabled {
 		t.Skip("takes long with the race detector, and what checks zips is tested with it in package fetch")
 	}
-	requireFUSE(t)
+	fusetest.Require(t)
 	proxy := proxytest.New(t)
 	paths := make(map[string]string) // of modules, by case
 	var cases []hostileZip

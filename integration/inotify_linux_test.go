@@ -15,13 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // TestInotify watches mounts as an editor does, with inotify(7): what clients write there through the mount is seen, and
 // what is lazy can be watched and never seems to change, whatever is fetched. inotifywait is no tool of every machine, so
 // this is no script.
 func TestInotify(t *testing.T) {
-	requireFUSE(t)
+	fusetest.Require(t)
 	proxy, err := proxytest.Start(proxytest.Modules()...)
 	if err != nil {
 		t.Fatal(err)

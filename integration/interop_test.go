@@ -20,6 +20,7 @@ import (
 	"golang.org/x/mod/sumdb/dirhash"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 const (
@@ -56,7 +57,7 @@ func TestModuleProxies(t *testing.T) {
 	for _, p := range moduleProxies {
 		t.Run(strings.ReplaceAll(p.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
-			requireFUSE(t)
+			fusetest.Require(t)
 			mods := interopModules()
 			s := proxytest.New(t, mods...)
 			m := p.check(t, s, mods)
@@ -268,7 +269,7 @@ func TestMountAsUpstream(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a dozen proxies and mounts; not with -short")
 	}
-	requireFUSE(t)
+	fusetest.Require(t)
 	mods := interopModules()
 	s := proxytest.New(t, mods...)
 	first := mount(t, s, "--read-only")

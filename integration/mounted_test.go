@@ -19,6 +19,7 @@ import (
 
 	"modfs/fetch/proxytest"
 	modfs "modfs/fs"
+	"modfs/fs/fusetest"
 )
 
 // nightly says that the tests which have one are wanted in their long form: all that can be tried in turn, hours of load.
@@ -57,7 +58,7 @@ func mountStore(t *testing.T, proxy *proxytest.Server, store string, args ...str
 
 func mountWith(t *testing.T, proxy *proxytest.Server, store string, env, args []string) *mounted {
 	t.Helper()
-	requireFUSE(t)
+	fusetest.Require(t)
 	dir := t.TempDir()
 	m := &mounted{t: t, dir: filepath.Join(dir, "mnt"), store: store, args: args}
 	m.env = append(os.Environ(), "HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+m.dir, "GOTELEMETRY=off", "GOWORK=off",

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // authority is a certificate authority of the test's. Its certificate is in the file ca.pem, alone in the directory roots.
@@ -277,7 +278,7 @@ func (m *mounted) wantNoSecrets() {
 // TestNginx gets modules from a real web server that wants passwords or certificates, in all ways in which it can be told them.
 func TestNginx(t *testing.T) {
 	t.Parallel()
-	requireFUSE(t)
+	fusetest.Require(t)
 	proxy := proxytest.New(t)
 	ca := newAuthority(t)
 	n := startNginx(t, proxy, ca)
@@ -370,7 +371,7 @@ func TestNginx(t *testing.T) {
 // TestConnect gets modules through a proxy for the web that wants a password, from a module proxy that wants another.
 func TestConnect(t *testing.T) {
 	t.Parallel()
-	requireFUSE(t)
+	fusetest.Require(t)
 	origin := proxytest.New(t)
 	ca := newAuthority(t)
 	cert, err := tls.LoadX509KeyPair(ca.issue("origin"))

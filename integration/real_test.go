@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"modfs/fetch"
+	"modfs/fs/fusetest"
 )
 
 // awkward are modules whose names or trees have tripped caches up: capitals, major versions that are in the path, in a
@@ -39,7 +40,7 @@ func TestRealModules(t *testing.T) {
 	if err != nil {
 		t.Skip("no settings: ", err)
 	}
-	requireFUSE(t)
+	fusetest.Require(t)
 	plain := filepath.Join(t.TempDir(), "plain")
 	t.Cleanup(func() { makeWritable(plain) })
 	download := exec.Command("go", append([]string{"mod", "download", "-json"}, awkward...)...)
@@ -76,17 +77,6 @@ func run(t *testing.T, name string, args ...string) {
 	}
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-}
-
-func requireFUSE(t *testing.T) {
-	t.Helper()
-	ok, err := condition("fuse")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !ok {
-		t.Skipf("cannot mount: %v", mountable())
 	}
 }
 

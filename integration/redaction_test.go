@@ -13,13 +13,14 @@ import (
 	"testing"
 
 	"modfs/fetch/proxytest"
+	"modfs/fs/fusetest"
 )
 
 // TestRedaction has credentials in all places where they may be, lets requests fail in all ways, and looks for them in all that
 // modfs says: its log at the most talkative level, .modfs/errors, .modfs/status.json, and what the commands print.
 func TestRedaction(t *testing.T) {
 	t.Parallel()
-	requireFUSE(t)
+	fusetest.Require(t)
 	const secret, signature = "s3cr3t-Pa55", "0123signature4567"
 	secure := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")

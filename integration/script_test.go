@@ -24,6 +24,7 @@ import (
 
 	"modfs/fetch/proxytest"
 	modfs "modfs/fs"
+	"modfs/fs/fusetest"
 )
 
 // bin is the directory of the command under test, which TestMain builds: one binary, as users have it, and with the race
@@ -143,8 +144,8 @@ func goEnv(t *testing.T, name string) string {
 func condition(cond string) (bool, error) {
 	switch cond {
 	case "fuse":
-		err := mountable()
-		if err != nil && os.Getenv("MODFS_REQUIRE_FUSE") == "1" {
+		err := fusetest.Mountable()
+		if err != nil && fusetest.Must() {
 			return false, fmt.Errorf("MODFS_REQUIRE_FUSE=1, but: %v", err)
 		}
 		return err == nil, nil
@@ -154,19 +155,6 @@ func condition(cond string) (bool, error) {
 		return namespaces(), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
-}
-
-// mountable returns why this user cannot mount.
-func mountable() error {
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	if os.Geteuid() != 0 {
-		_, err = exec.LookPath("fusermount3")
-	}
-	return err
 }
 
 var namespaces = sync.OnceValue(func() bool {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,32 +16,14 @@ import (
 	"modfs/fetch"
 	"modfs/fetch/proxytest"
 	modfs "modfs/fs"
+	"modfs/fs/fusetest"
 	"modfs/lru"
 )
-
-// requireFUSE skips a test that mounts where that is impossible, and fails it there with MODFS_REQUIRE_FUSE=1.
-func requireFUSE(t *testing.T) {
-	t.Helper()
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err == nil {
-		f.Close()
-		if os.Geteuid() != 0 {
-			_, err = exec.LookPath("fusermount3")
-		}
-	}
-	switch {
-	case err == nil:
-	case os.Getenv("MODFS_REQUIRE_FUSE") == "1":
-		t.Fatalf("cannot mount: %v", err)
-	default:
-		t.Skipf("cannot mount: %v", err)
-	}
-}
 
 // mount mounts what a proxy has, with a control socket.
 func mount(t *testing.T, s *proxytest.Server, set func(*modfs.Options)) *modfs.FS {
 	t.Helper()
-	requireFUSE(t)
+	fusetest.Require(t)
 	o := modfs.Options{
 		Store:      lru.Config{Dir: t.TempDir()},
 		Fetch:      fetch.Config{Proxy: s.URL(), SumDB: s.SumDB()},

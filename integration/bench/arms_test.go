@@ -4,10 +4,11 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"modfs/fs/fusetest"
 )
 
 // Each arm is empty when it is opened, and leaves nothing when it is closed.
@@ -26,7 +27,7 @@ func TestArms(t *testing.T) {
 	for _, a := range []arm{&plain{dir, bin}, &mounted{dir: dir, store: store, trash: bin}} {
 		t.Run(a.name(), func(t *testing.T) {
 			if m, ok := a.(*mounted); ok {
-				requireFUSE(t)
+				fusetest.Require(t)
 				if m.bin, err = build(t.Context(), filepath.Join(tmp, "bin")); err != nil {
 					t.Fatal(err)
 				}
@@ -68,24 +69,5 @@ func testArm(t *testing.T, a arm, env []string, dir string) {
 	}
 	if _, ok := a.(*mounted); ok && (d == nil || len(d.counters) == 0) {
 		t.Errorf("daemon: %+v", d)
-	}
-}
-
-// requireFUSE skips a test that mounts where that is impossible, and fails it there with MODFS_REQUIRE_FUSE=1.
-func requireFUSE(t *testing.T) {
-	t.Helper()
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err == nil {
-		f.Close()
-		if os.Geteuid() != 0 {
-			_, err = exec.LookPath("fusermount3")
-		}
-	}
-	switch {
-	case err == nil:
-	case os.Getenv("MODFS_REQUIRE_FUSE") == "1":
-		t.Fatalf("cannot mount: %v", err)
-	default:
-		t.Skipf("cannot mount: %v", err)
 	}
 }
