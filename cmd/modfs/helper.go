@@ -176,7 +176,10 @@ func enterNamespace(namespace string, args []string) (status int, err error) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return exit.ExitCode(), nil
 	}
-	return helperSystem, err
+	if err != nil {
+		return helperSystem, err
+	}
+	return 0, nil
 }
 
 // withoutNamespace returns args without -N, in all ways in which it can be written but for among other letters.

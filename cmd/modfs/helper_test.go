@@ -66,6 +66,22 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
+// FuzzMountOptions checks that whatever is accepted is a command line that 'modfs mount' accepts.
+func FuzzMountOptions(f *testing.F) {
+	for _, list := range []string{"", "ro,allow_other", `proxy="a,b",max_size=1g`, "env.A=b,x-c,remount", "seed=,seed=a", `"`, "no=1", "help"} {
+		f.Add(list, true)
+	}
+	f.Fuzz(func(t *testing.T, list string, sloppy bool) {
+		o, err := parseMountOptions([]string{list}, sloppy)
+		if err != nil {
+			return
+		}
+		if err := newMount().Flags().Parse(o.flags); err != nil {
+			t.Errorf("%q: %q: %v", list, o.flags, err)
+		}
+	})
+}
+
 func TestMountSource(t *testing.T) {
 	for _, test := range []struct{ source, options, flags, err string }{
 		{"modfs", "", "", ""},
