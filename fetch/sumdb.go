@@ -31,6 +31,9 @@ const (
 	// maxProof bounds, in bytes, what an error shows of a database that misbehaves: two tree heads and the proof that they
 	// contradict each other take less than 4 KiB, but whoever sends a head can append to it.
 	maxProof = 8 << 10
+
+	// findAgain is after how long what a database does not have makes us look whether it is still where it was found.
+	findAgain = time.Second
 )
 
 // database is a checksum database (https://go.dev/ref/mod#checksum-database).
@@ -44,7 +47,8 @@ type database struct {
 
 	mu      sync.Mutex
 	session *session
-	via     *query // where the database was found: a proxy and the path below it, or direct; nil: not found yet
+	via     *query    // where the database was found: a proxy and the path below it, or direct; nil: not found yet
+	found   time.Time // when that was
 
 	// headMu is held while the head is read from and written to the store, or an older one could replace a newer one there.
 	headMu sync.Mutex
@@ -149,7 +153,8 @@ func (d *database) lookup(ctx context.Context, m module.Version, version string)
 
 // ask is lookup without a context, which sumdb.Client does not know.
 func (d *database) ask(modPath, version string) ([]string, error) {
-	s := d.current()
+	record := modPath + "@" + strings.TrimSuffix(version, "/go.mod")
+	s := d.current(record)
 	returned := false
 	defer func() {
 		if !returned {
@@ -166,9 +171,13 @@ func (d *database) ask(modPath, version string) ([]string, error) {
 		}
 		return lines, nil
 	}
-	d.drop(s)
 	// Others that share the session get the same error, and drop it, too.
 	err, again := s.explain(err)
+	if errors.Is(err, ErrNotFound) && s.lookups.Add(1) < maxLookups {
+		s.forget(record)
+		return nil, err
+	}
+	d.drop(s)
 	if !again {
 		return nil, err
 	}
@@ -185,11 +194,11 @@ func (d *database) ask(modPath, version string) ([]string, error) {
 	return lines, nil
 }
 
-// current returns the session that lookups share.
-func (d *database) current() *session {
+// current returns the session that lookups share, one that can look up record.
+func (d *database) current(record string) *session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.session == nil {
+	if d.session == nil || d.session.forgot(record) {
 		d.session = d.open(false)
 	}
 	return d.session
@@ -231,9 +240,12 @@ func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 		err = fmt.Errorf("%s: %w%s", redacted(via.u.url(via.elem)), ErrBadAnswer, a.page())
 	}
 	if err != nil {
-		// A proxy that did not offer the database for a moment must not keep us from it for as long as we live.
+		// A proxy that did not offer the database for a moment must not keep us from it for as long as we live. But most of what is
+		// not found is not there.
 		d.mu.Lock()
-		d.via = nil
+		if !errors.Is(err, ErrNotFound) || time.Since(d.found) >= findAgain {
+			d.via = nil
+		}
 		d.mu.Unlock()
 	}
 	return a.data, err
@@ -268,6 +280,6 @@ func (d *database) find(ctx context.Context) (query, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.via = &q
+	d.via, d.found = &q, time.Now()
 	return q, nil
 }

@@ -185,6 +185,35 @@ func TestSumDBStrict(t *testing.T) {
 	}
 }
 
+// What the database does not have costs one question, as often as it is asked for, and nothing of what is known of the database.
+func TestSumDBMissing(t *testing.T) {
+	s := proxytest.New(t)
+	cl := newClient(t, fetch.Config{Proxy: s.URL(), SumDB: s.SumDBKey()})
+	none := func(i int) module.Version { return module.Version{Path: fmt.Sprintf("example.com/none%d", i), Version: "v1.0.0"} }
+	for range 2 {
+		for i := range 5 {
+			if _, err := cl.ZipHash(t.Context(), none(i)); !is(err, fetch.ErrUnknown) {
+				t.Fatalf("%s: %v", none(i), err)
+			}
+		}
+		if _, err := cl.ZipHash(t.Context(), modA); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, want := range map[string]int{"/supported": 1, "/lookup/example.com/none": 10, "/lookup/example.com/a@": 1} {
+		if n := s.Count(what); n != want {
+			t.Errorf("%d requests of %s, want %d: %q", n, what, want, s.Requests())
+		}
+	}
+	m := none(0)
+	if err := s.Add(proxytest.Module{Path: m.Path, Version: m.Version}); err != nil {
+		t.Fatal(err)
+	}
+	if h1, err := cl.ZipHash(t.Context(), m); err != nil || h1 != s.ZipHash(m.Path, m.Version) {
+		t.Errorf("once it is there: %s, %v", h1, err)
+	}
+}
+
 // A database that shows two histories is caught, also by a client that was started anew.
 func TestSumDBFork(t *testing.T) {
 	s := proxytest.New(t)

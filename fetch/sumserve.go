@@ -33,7 +33,7 @@ func (c *Client) serveSumDB(ctx context.Context, name, rest string) ([]byte, err
 
 // serveLatest returns the newest tree head that we have verified, or the database's own.
 func (d *database) serveLatest(ctx context.Context) ([]byte, error) {
-	if data, _ := d.current().ReadConfig(d.name + "/latest"); len(data) > 0 {
+	if data, _ := d.current("").ReadConfig(d.name + "/latest"); len(data) > 0 {
 		return data, nil
 	}
 	data, err := d.read(ctx, "latest")

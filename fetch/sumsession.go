@@ -13,7 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// maxLookups is how many lookups share a session, which remembers some 20 KiB of each: records, and tiles of 8 KiB.
+// maxLookups is how many lookups share a session, which remembers some 20 KiB of each that succeeds: records, and tiles of 8 KiB.
 const maxLookups = 1000
 
 // session is a sumdb.Client, and the world for it.
@@ -22,13 +22,31 @@ type session struct {
 	client   *sumdb.Client
 	distrust bool // do not read stored files
 
-	lookups atomic.Int64 // that succeeded
+	lookups atomic.Int64 // that were answered
 
 	mu       sync.Mutex
 	failures []error           // of ReadRemote: what Lookup returns has only their texts
 	security string            // what SecurityError was told
 	pending  map[string][]byte // what is to be stored once a lookup has succeeded
+	missing  map[string]bool   // records, as M@V, that were not found, which the client remembers
 	dropped  bool              // a lookup has failed
+}
+
+// forget notes that a record was not found.
+func (s *session) forget(record string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.missing == nil {
+		s.missing = make(map[string]bool)
+	}
+	s.missing[record] = true
+}
+
+// forgot reports whether a record was not found, which the client would say again without asking.
+func (s *session) forgot(record string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.missing[record]
 }
 
 // explain returns the error of a failed Lookup with its class, and whether a stored file may be to blame.
