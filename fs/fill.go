@@ -312,8 +312,8 @@ type keeper struct {
 func (k *keeper) add(name string, data []byte, size int64) {
 	var head digest
 	if size > headSize {
-		data = data[:headSize]
-		head = digestOf(data)
+		head = digestOf(data[:headSize])
+		data = data[:pushSize]
 	}
 	keep := isSource(name) && k.allowance.take(int64(len(data)))
 	if keep {

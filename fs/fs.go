@@ -147,8 +147,9 @@ type FS struct {
 	origins   *origins
 	steering  sync.Mutex // one user at a time pins, evicts or collects garbage; taken before all others
 
-	trimming    atomic.Bool // the kernel is being asked to forget nodes
-	pushUnknown atomic.Bool // the kernel takes no content that it did not ask for
+	trimming    atomic.Bool  // the kernel is being asked to forget nodes
+	pushUnknown atomic.Bool  // the kernel takes no content that it did not ask for
+	pushers     atomic.Int32 // directories whose files are pushed after their listings ended
 	goSums      *budget[fileID, sums]
 
 	onRequest func(fetch.Request) // what else is to be told; nil: nobody

@@ -9,7 +9,8 @@ import (
 
 // A go command that lists a directory of a module is going to read how each source file in it begins, and does so with one
 // or two reads a file. So before it is told that the listing is at its end, the kernel gets the content of these files: a
-// round trip for each directory, instead of several for each file.
+// round trip for each directory, instead of several for each file. Of a large directory it gets that of the first ones; while
+// the go command reads these, and takes longer for it, it gets the others.
 
 // pushSize is how much the kernel gets of a file that is larger than headSize, in bytes. What has only the imports read
 // needs no more, and what is compiled is read to its end anyway.
@@ -17,6 +18,12 @@ const pushSize = 16 << 10
 
 // maxPush bounds what is pushed at the end of one listing, in bytes.
 const maxPush = 8 << 20
+
+// pushFirst is how many files of a directory are pushed before the listing ends, if there are more.
+const pushFirst = 24
+
+// maxPushers bounds how many directories have files pushed after their listings ended; of others, all are before.
+const maxPushers = 8
 
 // push gives the kernel the source files of directory dir, if the caller is about to read them. It is an optimization: what
 // does not work is read when it is read. An archive that was evicted is fetched for it, which the caller waits as it would for a read.
@@ -30,31 +37,63 @@ func (f *FS) push(cancel <-chan struct{}, md *mod, ix *indexed, dir int, caller 
 	}
 	ctx, done := f.request(cancel, caller)
 	defer done()
-	room := maxPush
+	p := &pushing{f, md, ix, first, end, maxPush}
+	if !p.push(ctx, pushFirst) {
+		return
+	}
+	if f.pushers.Add(1) > maxPushers {
+		defer f.pushers.Add(-1)
+		p.push(ctx, end-first)
+		return
+	}
+	f.background(func() {
+		defer f.pushers.Add(-1)
+		f.at("push later")
+		p.push(f.ctx, end-first)
+	})
+}
+
+// pushing is the source files of a directory that the kernel has not been given.
+type pushing struct {
+	f         *FS
+	md        *mod
+	ix        *indexed
+	next, end int // entries
+	room      int // bytes that may be pushed
+}
+
+// push gives the kernel n files, or all that are left. It reports whether there may be more.
+func (p *pushing) push(ctx context.Context, n int) bool {
+	f := p.f
 	buf := pushBuffers.Get().(*[headSize]byte)
 	defer pushBuffers.Put(buf)
-	for i := first; i < end && room > 0; i++ {
-		if ix.isDir(i) || ix.size(i) == 0 || !isSource(ix.name(i)) || md.isRemoved(i) {
+	for ; p.next < p.end && n > 0; p.next++ {
+		i := p.next
+		if p.ix.isDir(i) || p.ix.size(i) == 0 || !isSource(p.ix.name(i)) || p.md.isRemoved(i) {
 			continue
 		}
-		data, err := f.beginning(ctx, md, ix, i, buf)
+		data, err := f.beginning(ctx, p.md, p.ix, i, buf)
 		if err != nil {
-			return // who reads it gets the error
+			return false // who reads it gets the error
 		}
-		switch f.server.InodeNotifyStoreCache(moduleNode(md.slot, i), 0, data) {
+		switch f.server.InodeNotifyStoreCache(moduleNode(p.md.slot, i), 0, data) {
 		case fuse.OK:
 			f.stats.pushed.Add(1)
 			f.stats.served.Add(int64(len(data)))
-			f.content.remove(contentKey{md.slot, i})
+			f.content.remove(contentKey{p.md.slot, i})
 		case fuse.ENOSYS:
 			f.pushUnknown.Store(true)
-			return
+			return false
 		case fuse.ENOENT: // the kernel does not know the file: it forgot it, or never asked for its attributes
 		default:
-			return
+			return false
 		}
-		room -= len(data)
+		n--
+		if p.room -= len(data); p.room <= 0 {
+			return false
+		}
 	}
+	return p.next < p.end
 }
 
 // pushBuffers are for beginning.

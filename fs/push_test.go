@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"modfs/fetch/proxytest"
@@ -81,6 +82,58 @@ func TestPush(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestPushLarge checks that a listing of a large directory does not wait for more than the first files, and that the others come
+// while somebody reads them, also when more directories are listed than may have files pushed afterwards.
+func TestPushLarge(t *testing.T) {
+	const files, dirs = 5 * pushFirst, maxPushers + 3
+	m := proxytest.Module{Path: "example.com/source", Version: "v1.0.0", Files: map[string]string{"go.mod": "module example.com/source\n"}}
+	name := func(d, i int) string { return fmt.Sprintf("d%02d/f%03d.go", d, i) }
+	for d := range dirs {
+		for i := range files {
+			m.Files[name(d, i)] = fmt.Sprintf("package d%d // %s\n", d, strings.Repeat(fmt.Sprint(i), 1000))
+		}
+	}
+	s := proxytest.New(t, m)
+	reading := make(chan struct{})
+	dir, f := mountTest(t, s, func(o *Options) {
+		o.hook = func(what string) {
+			if what == "push later" {
+				<-reading
+			}
+		}
+	})
+	release := sync.OnceFunc(func() { close(reading) })
+	defer release() // or the mount would not end
+	readFile(t, in(dir, m.String()+"/go.mod"))
+	listed := func(d int) { listAs(t, "go", in(dir, fmt.Sprintf("%s/d%02d", m, d))) }
+	listed(0)
+	if n := f.stats.pushed.Load(); n != pushFirst {
+		t.Errorf("%d files were pushed when the listing ended, want %d", n, pushFirst)
+	}
+	if n := f.pushers.Load(); n != 1 {
+		t.Errorf("%d directories have files to be pushed, want 1", n)
+	}
+	for d := 1; d < dirs; d++ {
+		listed(d)
+	}
+	if n := f.pushers.Load(); n != maxPushers {
+		t.Errorf("%d directories have files to be pushed, want %d", n, maxPushers)
+	}
+	release()
+	var wg sync.WaitGroup
+	for d := range dirs {
+		wg.Go(func() {
+			for i := range files {
+				if got := readFile(t, in(dir, m.String()+"/"+name(d, i))); got != m.Files[name(d, i)] {
+					t.Errorf("%s: %d bytes, want %d", name(d, i), len(got), len(m.Files[name(d, i)]))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "nobody pushes any more", func() bool { return f.pushers.Load() == 0 })
 }
 
 // TestHead checks that who reads only how a large file begins has no more of it inflated, and that this is checked, too.

@@ -28,34 +28,37 @@ func (f *FS) request(cancel <-chan struct{}, pid uint32) (ctx context.Context, d
 	ctx, end := context.WithCancelCause(withThread(f.ctx, pid))
 	r := &waiter{thread: pid, end: end}
 	f.waiting.add(r)
-	done = func() {
+	watch := time.AfterFunc(watchAfter, func() { r.awaitStop(ctx, cancel) })
+	return ctx, func() {
+		watch.Stop()
 		f.waiting.remove(r)
 		end(nil)
 	}
-	if cancel == nil {
-		return ctx, done
+}
+
+// watchAfter is how old a request is that a goroutine is started for, which waits for an interrupt. Hardly any gets so old.
+const watchAfter = 100 * time.Millisecond
+
+// awaitStop ends the waiting when it was interrupted and the caller has been told to stop.
+func (r *waiter) awaitStop(ctx context.Context, interrupted <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-interrupted:
 	}
-	go func() {
+	grace := time.NewTicker(interruptGrace)
+	defer grace.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-cancel:
+		case <-grace.C:
 		}
-		grace := time.NewTicker(interruptGrace)
-		defer grace.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-grace.C:
-			}
-			if process(pid).toldToStop() {
-				end(errInterrupted)
-				return
-			}
+		if process(r.thread).toldToStop() {
+			r.end(errInterrupted)
+			return
 		}
-	}()
-	return ctx, done
+	}
 }
 
 // waiting are the requests that are not answered from memory, oldest first: those of FS.request. It is how one that nobody will
