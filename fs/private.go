@@ -85,3 +85,6 @@ func isLookups(rest string) bool {
 	_, file := cutSumDB(rest)
 	return strings.HasPrefix(file, "lookup/") && sumdbIsDir(rest)
 }
+
+// Hides reports whether modules of a path are not shown on the mount: private ones, with Options.HidePrivate.
+func (f *FS) Hides(modPath string) bool { return f.private.has(modPath) }

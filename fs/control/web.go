@@ -150,6 +150,10 @@ func (w *Web) Close() {
 // handler answers all requests.
 func (w *Web) handler() http.Handler {
 	m := http.NewServeMux()
+	m.HandleFunc("GET /{$}", w.page)
+	m.HandleFunc("GET /web/{name}", w.asset)
+	m.HandleFunc("GET /api/modules", w.modules)
+	m.HandleFunc("GET /api/live", w.live)
 	m.HandleFunc("GET /healthz", w.healthz)
 	m.HandleFunc("GET /readyz", w.readyz)
 	m.Handle("GET /metrics", w.metrics.handler())
