@@ -141,8 +141,13 @@ func manPage(cmd *cobra.Command) []byte {
 	}
 	b.WriteString(".SH EXIT STATUS\n")
 	manParagraphs(&b, exit)
-	if cmd.HasParent() {
+	switch {
+	case cmd.HasParent():
 		fmt.Fprintf(&b, ".SH SEE ALSO\n\\fB%s\\fR(1)\n", manText(manName(cmd.Parent())))
+	case cmd.HasSubCommands():
+		fmt.Fprintf(&b, ".SH SEE ALSO\n\\fB%s\\fR(8)\n", manText(helperName))
+	default:
+		b.WriteString(".SH SEE ALSO\n\\fBmodfs\\-mount\\fR(1), \\fBmodfs\\-doctor\\fR(1), \\fBfstab\\fR(5), \\fBmount\\fR(8)\n")
 	}
 	return b.Bytes()
 }

@@ -25,17 +25,16 @@ const mounted = "/mnt/cache"
 
 // rootfs has what a healthy machine says. The mount is number 30, on the root file system, number 20.
 var rootfs = map[string]string{
-	"/proc/filesystems":                       "nodev\tsysfs\nnodev\tfuse\n",
-	"/proc/sys/kernel/osrelease":              "6.1.0-28-amd64\n",
-	"/proc/self/status":                       "Name:\tmodfs\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\n",
-	"/proc/self/mountinfo":                    mountinfoOf("shared:1", "rw"),
-	"/sys/fs/fuse/connections/.keep":          "",
-	"/etc/fuse.conf":                          "# comment\nuser_allow_other\n",
-	"/etc/fstab":                              "# comment\n/dev/sda1 / ext4 defaults 0 1\nmodfs /go/pkg/mod modfs ro,nofail 0 0\n",
-	"/etc/updatedb.conf":                      "PRUNEFS = \"nfs fuse.modfs\"\n",
-	"/sbin/mount.modfs":                       "",
-	"/proc/sys/user/max_user_namespaces":      "1000\n",
-	"/proc/sys/kernel/unprivileged_userns_ok": "",
+	"/proc/filesystems":                  "nodev\tsysfs\nnodev\tfuse\n",
+	"/proc/sys/kernel/osrelease":         "6.1.0-28-amd64\n",
+	"/proc/self/status":                  "Name:\tmodfs\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\n",
+	"/proc/self/mountinfo":               mountinfoOf("shared:1", "rw"),
+	"/sys/fs/fuse/connections/.keep":     "",
+	"/etc/fuse.conf":                     "# comment\nuser_allow_other\n",
+	"/etc/fstab":                         "# comment\n/dev/sda1 / ext4 defaults 0 1\nmodfs /go/pkg/mod modfs ro,nofail 0 0\n",
+	"/etc/updatedb.conf":                 "PRUNEFS = \"nfs fuse.modfs\"\n",
+	"/sbin/mount.modfs":                  "",
+	"/proc/sys/user/max_user_namespaces": "1000\n",
 }
 
 func mountinfoOf(propagation, super string) string {
