@@ -189,7 +189,9 @@ func TestSumDBStrict(t *testing.T) {
 func TestSumDBMissing(t *testing.T) {
 	s := proxytest.New(t)
 	cl := newClient(t, fetch.Config{Proxy: s.URL(), SumDB: s.SumDBKey()})
-	none := func(i int) module.Version { return module.Version{Path: fmt.Sprintf("example.com/none%d", i), Version: "v1.0.0"} }
+	none := func(i int) module.Version {
+		return module.Version{Path: fmt.Sprintf("example.com/none%d", i), Version: "v1.0.0"}
+	}
 	for range 2 {
 		for i := range 5 {
 			if _, err := cl.ZipHash(t.Context(), none(i)); !is(err, fetch.ErrUnknown) {
