@@ -108,7 +108,7 @@ func words(list any) (all []string) {
 }
 
 // TestKubernetes checks what the mounts of the pods depend on, and that modfs takes the command line. That the files are right in all
-// else is checked against the types of the API when they are changed; see deploy/kubernetes/README.md.
+// else is checked against the types of the API when they are changed; see docs/kubernetes.md.
 func TestKubernetes(t *testing.T) {
 	var set map[string]any
 	for _, doc := range documents(t, "../deploy/kubernetes/modfs.yaml") {
