@@ -36,7 +36,8 @@ const (
 
 // PrefetchOptions say how Prefetch works.
 type PrefetchOptions struct {
-	Jobs int `json:"jobs,omitempty"` // archives fetched at a time, at most MaxPrefetchJobs; 0: 8
+	Jobs int  `json:"jobs,omitempty"` // archives fetched at a time, at most MaxPrefetchJobs; 0: 8
+	Pin  bool `json:"pin,omitempty"`  // spare the archives that are there in the end from eviction, as FS.Pin does
 }
 
 // Kinds of PrefetchEvent.
@@ -46,7 +47,7 @@ const (
 	PrefetchPlan     = "plan"     // what is about to be fetched: Modules, Bytes
 	PrefetchProgress = "progress" // Bytes of Total of an archive are there, so far
 	PrefetchDone     = "done"     // Module@Version is in the store
-	PrefetchFailed   = "failed"   // it is not, or not the right one: Reason
+	PrefetchFailed   = "failed"   // it is not, or not the right one: Reason; without a module, it is about all
 	PrefetchSummary  = "summary"  // the last one: Modules, Fetched, Kept, Failed, Bytes
 )
 
@@ -73,6 +74,7 @@ type PrefetchEvent struct {
 	FailedCount int  `json:"failed,omitempty"`
 	KeptCount   int  `json:"present,omitempty"` // of Modules, before
 	Mods        int  `json:"mods,omitempty"`    // of Fetched and KeptCount, those that are ModOnly
+	Pinned      int  `json:"pinned,omitempty"`
 	Interrupted bool `json:"interrupted,omitempty"`
 }
 

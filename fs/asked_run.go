@@ -390,8 +390,24 @@ func (r *askedRun) fail(a *target, err error) {
 	r.report(e)
 }
 
+// pin pins what is there.
+func (r *askedRun) pin() {
+	var ms []module.Version
+	for _, a := range r.stored {
+		ms = append(ms, a.m)
+	}
+	if err := r.f.Pin(ms); err != nil {
+		r.fail(&target{}, fmt.Errorf("not pinned: %w", err))
+		return
+	}
+	r.sum.Pinned = len(ms)
+}
+
 // end looks whether all is still there, and tells the summary.
 func (r *askedRun) end(ctx context.Context) {
+	if r.o.Pin && len(r.stored) > 0 && !r.over(ctx) {
+		r.pin()
+	}
 	for _, a := range r.stored {
 		if _, err := r.f.store.Stat(zipKey(a.m)); err != nil && !r.over(ctx) {
 			if a.kept {

@@ -178,6 +178,21 @@ func stallZips(s *proxytest.Server, paths ...string) {
 	})
 }
 
+// What was prefetched to be pinned is, unless that is too much.
+func TestPrefetchAskedPinned(t *testing.T) {
+	s := proxytest.New(t, publish("example.com/a", "v1.0.0"), noise("example.com/m", 1, 330<<10))
+	f := unmounted(t, s, func(o *Options) { o.Store.MaxSize = 800 << 10 })
+	p := prefetch(t, t.Context(), f, PrefetchOptions{Pin: true}, want("example.com/a@v1.0.0", "example.com/none@v1.0.0")...)
+	if p.sum.Pinned != 1 || !slices.Equal(f.kept.all(), []module.Version{moduleA}) {
+		t.Errorf("%+v, pinned %v", p.sum, f.kept.all())
+	}
+	f.opts.Store.MaxSize = 300 << 10 // so that there is room for it, and not to pin it
+	p = prefetch(t, t.Context(), f, PrefetchOptions{Pin: true}, want("example.com/m@v1.0.0")...)
+	if p.sum.Pinned != 0 || len(p.done) != 1 || len(p.failed) != 1 || !strings.Contains(p.failed[0], "not pinned: they would fill the store") || len(f.kept.all()) != 1 {
+		t.Errorf("%+v, pinned %v", p, f.kept.all())
+	}
+}
+
 // Who is interrupted leaves nothing behind, but for what somebody else waits for.
 func TestPrefetchAskedInterrupted(t *testing.T) {
 	s := proxytest.New(t, publish("example.com/a", "v1.0.0"), noise("example.com/large", 1, 64<<10), noise("example.com/many", 2, 64<<10))

@@ -16,6 +16,7 @@ type prefetchFlags struct {
 	movingFlags
 	mount       string
 	jobs        int
+	pin         bool
 	json, quiet bool
 }
 
@@ -44,6 +45,7 @@ Interrupted, it keeps what is done. The exit status is 1 if something failed.`,
 	fs.SortFlags = false
 	fs.StringVar(&f.mount, "mount", "", "prefetch into the mount at `dir` (default: the one at GOMODCACHE, if there is one)")
 	fs.IntVarP(&f.jobs, "jobs", "j", 8, "fetch `n` modules at a time")
+	fs.BoolVar(&f.pin, "pin", false, "pin what is there in the end, as 'modfs pin' does: it is never evicted")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but what failed")
 	fs.BoolVar(&f.json, "json", false, "print JSON, one object for each module and one for the summary")
 	f.maxSize, f.minFree = 10<<30, freeValue{percent: 5}
@@ -81,7 +83,7 @@ func (f *prefetchFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	defer to.close()
 	show.begin(len(t.wanted))
-	err = to.prefetch(ctx, t.wanted, modfs.PrefetchOptions{Jobs: f.jobs}, show.event)
+	err = to.prefetch(ctx, t.wanted, modfs.PrefetchOptions{Jobs: f.jobs, Pin: f.pin}, show.event)
 	return show.end(ctx, to.name, err)
 }
 
@@ -146,10 +148,7 @@ func (f *prefetchFlags) onMount(cmd *cobra.Command, mountpoint string) (*destina
 			return nil, usagef("--%s is for a store that is not mounted; the mount at %s has settings of its own", name, mountpoint)
 		}
 	}
-	c, err := control.Dial(mountpoint)
-	if errors.Is(err, modfs.ErrNotMounted) {
-		err = notMounted(mountpoint)
-	}
+	c, err := dialMount(mountpoint)
 	if err != nil {
 		return nil, err
 	}

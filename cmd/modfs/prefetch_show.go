@@ -150,6 +150,9 @@ func (s *prefetchShow) fail(name string, e modfs.PrefetchEvent) {
 	if len(e.Reason) >= len(name) && e.Reason[:len(name)] == name {
 		text = e.Reason
 	}
+	if e.Module == "" { // it is about all
+		text = e.Reason
+	}
 	if e.Security {
 		text = "SECURITY: " + text
 	}
@@ -235,6 +238,9 @@ func (s *prefetchShow) end(ctx context.Context, into string, err error) error {
 	}
 	if sum.Mods > 0 {
 		text += fmt.Sprintf("; of %d only the go.mod file", sum.Mods)
+	}
+	if sum.Pinned > 0 {
+		text += fmt.Sprintf("; %d are pinned", sum.Pinned)
 	}
 	s.line(text)
 	if sum.FailedCount == 0 {
