@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -238,6 +239,11 @@ func TestAsk(t *testing.T) {
 	_, f := mountTest(t, s, nil)
 	if w := f.Ask(t.Context(), fileA); !w.Asked || w.Answer.State != AnswerThere || w.stored("zip").Missing {
 		t.Errorf("%+v", w)
+	}
+	w := f.Ask(t.Context(), modKey(moduleA))
+	if i := slices.IndexFunc(w.Steps, func(a Activity) bool { return a.Kind == ActivityVerified && a.File == "mod" }); i < 0 ||
+		w.Steps[i].H1 != s.ModHash(moduleA.Path, moduleA.Version) || w.Steps[i].H1 != w.Pins["mod"] {
+		t.Errorf("%+v: want the go.mod verified", w.Steps)
 	}
 	s.SetFault(func(string) string { return "403" })
 	if w := f.Ask(t.Context(), "example.com/b@v1.0.0"); !w.Asked || w.Answer.Errno != "EACCES" || requestFor(w, ".info") < 0 {
