@@ -31,10 +31,11 @@ const (
 func openOrigins(dir string, has func(module.Version) bool) *origins {
 	o := &origins{by: make(map[module.Version]string)}
 	name := filepath.Join(dir, originsFile)
-	lines := 0
+	lines, torn := 0, false
 	if file, err := os.Open(name); err == nil {
 		data, _ := readAtMost(file, maxOrigins) // best effort, as all of this
 		file.Close()
+		torn = len(data) > 0 && data[len(data)-1] != '\n'
 		for line := range bytes.Lines(data) {
 			lines++
 			fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 3)
@@ -60,6 +61,8 @@ func openOrigins(dir string, has func(module.Version) bool) *origins {
 		for m, from := range o.by {
 			o.write(m, from)
 		}
+	} else if torn {
+		file.WriteString("\n") // best effort: or the next line would continue what a crash left of one
 	}
 	return o
 }

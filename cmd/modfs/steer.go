@@ -24,7 +24,7 @@ type steerFlags struct {
 func (f *steerFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVar(&f.serve.store, "store", "", "take the store in `dir`, mounted or not (default: that of the only mount)")
+	fs.StringVar(&f.serve.store, "store", "", "take the store in `dir`, mounted or not (default: that of the mount at GOMODCACHE, or the only one)")
 	fs.BoolVar(&f.asJSON, "json", false, "print JSON")
 }
 
@@ -73,6 +73,9 @@ func (f *steerFlags) open(cmd *cobra.Command, mountpoint string) (*control.Clien
 		return f.openStore(cmd)
 	case 1:
 		return dialMount(mounts[0].Mountpoint)
+	}
+	if m := mountAtModCache(cmd.Context()); m != nil {
+		return dialMount(m.Mountpoint)
 	}
 	var names []string
 	for _, m := range mounts {
