@@ -338,17 +338,20 @@ func (f *FS) allowDirect(o *Options) {
 	}
 }
 
-// reservedSize is how much of the store's limit is set aside for what its ledger does not know of, the pins and logs; but
+// reservedSize is how much of the store's limit is set aside for what its ledger does not know of, the pins, origins and logs; but
 // at most a hundredth of it.
 const reservedSize = 1 << 20
 
 // setAside returns how much of a limit of size bytes that is. Of the pins there may be many by now, and they will be more.
 func setAside(dir string, size int64) int64 {
 	n := min(reservedSize, size/100)
-	if fi, err := os.Stat(filepath.Join(dir, pinsFile)); err == nil {
-		n = max(n, min(2*fi.Size(), size/10))
+	var known int64
+	for _, name := range []string{pinsFile, originsFile, keptFile} {
+		if fi, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			known += fi.Size()
+		}
 	}
-	return n
+	return max(n, min(2*known, size/10))
 }
 
 // openStore opens the store with the parts of its configuration that are ours to decide.
