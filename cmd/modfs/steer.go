@@ -97,11 +97,12 @@ func (f *steerFlags) openStore(cmd *cobra.Command) (*control.Client, error) {
 	o.Store = lru.Config{Dir: dir, Exclude: storeExclude, Log: o.Log}
 	o.Fetch.Offline, o.Fetch.SumDB, o.Fetch.Log = true, "off", o.Log
 	c, err := control.OpenStore(o, version())
-	l, locked := errors.AsType[*lru.LockedError](err)
-	if !locked || l.Holder == "" {
-		return c, err
+	if _, locked := errors.AsType[*lru.LockedError](err); locked {
+		if m := mountOfStore(dir); m != nil {
+			return dialMount(m.Mountpoint)
+		}
 	}
-	return dialMount(l.Holder)
+	return c, err
 }
 
 // dialMount connects to the daemon of the mount at mountpoint.
