@@ -120,6 +120,7 @@ var descs = []desc{
 	count("modfs_misses_total", "Modules that were opened, or fetched ahead, and had to be fetched.", "misses"),
 	count("modfs_prefetched_total", "Modules that were fetched before they were opened.", "prefetched"),
 	count("modfs_fetched_bytes_total", "Bytes of module zips that were fetched and verified.", "fetched_bytes"),
+	count("modfs_saved_bytes_total", "Bytes of module zips that were in the store when a module was first opened.", "saved_bytes"),
 	count("modfs_served_bytes_total", "Bytes of files that clients were given.", "served_bytes"),
 	count("modfs_inflated_bytes_total", "Bytes inflated to answer reads.", "inflated_bytes"),
 	count("modfs_pushed_files_total", "Files given to the kernel before they were read.", "pushed"),
@@ -137,6 +138,13 @@ var descs = []desc{
 	gauge("modfs_store_limit_bytes", "What it may use (--max-size); +Inf without a limit.", func(s *modfs.Status) float64 { return limit(s.Store.Limit) }),
 	gauge("modfs_store_evictable_bytes", "Bytes of the store that eviction could free at once.", func(s *modfs.Status) float64 { return float64(s.Store.EvictableBytes) }),
 	gauge("modfs_store_in_flight_bytes", "Bytes of the store that are being written, or announced.", func(s *modfs.Status) float64 { return float64(s.Store.InFlight) }),
+	gauge("modfs_store_modules", "Module versions whose archives are in the store.", func(s *modfs.Status) float64 { return float64(s.Resident.Modules) }),
+	gauge("modfs_store_too_small", "1 if the store is too small for its work: what it evicted in the last hour was fetched again.", func(s *modfs.Status) float64 {
+		if s.LastHour.TooSmall {
+			return 1
+		}
+		return 0
+	}),
 	gauge("modfs_store_files", "Files in the store.", func(s *modfs.Status) float64 { return float64(s.Store.Files) }),
 	counter("modfs_store_evicted_files_total", "Files that were evicted.", func(s *modfs.Status) int64 { return s.Store.Evictions }),
 	counter("modfs_store_evicted_bytes_total", "Bytes that were evicted.", func(s *modfs.Status) int64 { return s.Store.EvictedBytes }),

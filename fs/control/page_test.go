@@ -251,8 +251,10 @@ func TestLiveLimit(t *testing.T) {
 		t.Errorf("one more: %s", resp.Status)
 	}
 	leaves[0]()
-	for w.free() == 0 {
-		time.Sleep(10 * time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); w.free() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a page that has left still counts")
+		}
 	}
 	_, leave := events(t, w)
 	leave()

@@ -173,7 +173,7 @@ function chart(figure, spec) {
       plot.append(svg('line', { class: 'grid', x1: left, x2: w, y1: y(max * f), y2: y(max * f) }),
         svg('text', { x: left - 8, y: y(max * f) + 4, 'text-anchor': 'end' }, spec.tick(max * f)));
     }
-    for (const m of [60, 40, 20, 0]) {
+    for (const m of [60, 30, 0]) {
       plot.append(svg('text', { x: left + (w - left) * (1 - m / 60), y: h - 4, 'text-anchor': m === 60 ? 'start' : m ? 'middle' : 'end' }, m ? `−${m} min` : 'now'));
     }
     if (spec.bars) spec.bars(plot, x, (h - top - bottom), h - bottom);
@@ -273,7 +273,7 @@ const draws = [
   chart($('chart-traffic'), {
     series: [{ className: 'b', value: (i) => rate(i, 'served') }, { className: 'a', value: (i) => rate(i, 'received') }],
     top: nice, tick: (v) => `${bytes(v)}/s`,
-    tell: (i) => [key('a'), `received ${bytes(rate(i, 'received') || 0)}/s`, key('b'), `served ${bytes(rate(i, 'served') || 0)}/s`],
+    tell: (i) => [key('a'), `${bytes(rate(i, 'received') || 0)}/s in`, key('b'), `${bytes(rate(i, 'served') || 0)}/s out`],
   }),
 ];
 const drawAll = () => { for (const draw of draws) draw(); };
