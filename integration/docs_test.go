@@ -126,7 +126,7 @@ func runDoc(t *testing.T, script string) {
 	shell := []string{"bash", "-e"}
 	if isolated() {
 		// What is of the system is thrown away with the namespace, and daemons end with it. Other mounts are not seen.
-		script = "for m in $(awk '$1 ~ /^modfs:/ { print $2 }' /proc/mounts); do umount -l $m; done\n" +
+		script = "for m in $(awk '$1 ~ /^modfs:/ { print $2 }' /proc/mounts); do umount -l $m 2>/dev/null || :; done\n" +
 			"for d in /srv /var/lib /var/cache /mnt; do mount -t tmpfs tmpfs $d; done\n" + script
 		shell = append([]string{"unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"}, shell...)
 	}
@@ -157,4 +157,44 @@ func TestBlocks(t *testing.T) {
 			t.Errorf("%q: %v", bad, got)
 		}
 	}
+}
+
+// TestDocLinks follows the links from one file of the repository to another.
+func TestDocLinks(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:]*)(#[^)]*)?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	for _, file := range append(files, "../README.md", "../SECURITY.md", "../CHANGELOG.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			target := file
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(file), m[1])
+			}
+			to, err := os.ReadFile(target)
+			if info, statErr := os.Stat(target); err != nil && (statErr != nil || !info.IsDir()) {
+				t.Errorf("%s: %s: %v", file, m[0], err)
+				continue
+			}
+			found := m[2] == ""
+			for _, h := range heading.FindAllStringSubmatch(string(to), -1) {
+				found = found || m[2] == "#"+anchor(h[1])
+			}
+			if !found {
+				t.Errorf("%s: %s: no such heading", file, m[0])
+			}
+		}
+	}
+}
+
+// anchor is what a heading is called in links.
+func anchor(heading string) string {
+	kept := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(heading), "")
+	return strings.ReplaceAll(kept, " ", "-")
 }
