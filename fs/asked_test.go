@@ -229,6 +229,9 @@ func TestPrefetchAskedInterrupted(t *testing.T) {
 	if err := <-opened; err != nil {
 		t.Error(err)
 	}
+	if n := s.Count("GET /example.com/many/@v/v1.0.0.zip"); n != 1 {
+		t.Errorf("what somebody waits for was downloaded %d times", n)
+	}
 }
 
 // Whoever joins a download that is given up at that moment begins anew.
