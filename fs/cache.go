@@ -252,12 +252,19 @@ func (f *FS) hash(ctx context.Context, m module.Version) (string, error) {
 	if !errors.Is(err, fetch.ErrNoSum) && !errors.Is(err, fetch.ErrOffline) { // offline, a seed may have the zip
 		return h1, err
 	}
-	z, err := f.openZip(ctx, f.modules.intern(m))
-	if err != nil {
-		return "", err
-	}
-	f.zips.put(z)
-	return f.pins.zip(m), nil
+	md := f.modules.intern(m)
+	err = f.repairing(ctx, md, func() error {
+		z, err := f.openZip(ctx, md)
+		if err != nil {
+			return err
+		}
+		f.zips.put(z)
+		if h1 = f.pins.zip(m); h1 == "" {
+			return fmt.Errorf("%s: zip: %w: its pin was lost, and nobody else knows what it should be", m, errDamaged)
+		}
+		return nil
+	})
+	return h1, err
 }
 
 // put stores a small file that a listing may show. A full store is no reason to keep an answer from a client.

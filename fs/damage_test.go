@@ -247,3 +247,27 @@ func TestDamagedPins(t *testing.T) {
 		t.Errorf("the pins have %d bytes, %v, want %d: both are pinned anew", len(after), err, len(pins)+again)
 	}
 }
+
+// TestLostPins removes all pins of a store whose modules no checksum database covers: what it has is fetched again, as if it
+// were the first time.
+func TestLostPins(t *testing.T) {
+	s := proxytest.New(t)
+	off := func(o *Options) { o.Fetch.SumDB = "off" }
+	dir, f := mountTest(t, s, off)
+	m := module1(t, "example.com/a@v1.0.0")
+	wantTree(t, s, dir, m)
+	shut(t, f)
+	if err := os.Remove(filepath.Join(f.store.Dir(), pinsFile)); err != nil {
+		t.Fatal(err)
+	}
+	dir, f = mountTest(t, s, func(o *Options) { off(o); sameStore(f)(o) })
+	for range 2 {
+		if got, want := readFile(t, in(dir, zipHashKey(moduleA))), s.ZipHash(m.Path, m.Version); got != want {
+			t.Errorf(".ziphash %q, want %q", got, want)
+		}
+	}
+	if got := f.pins.zip(moduleA); got != s.ZipHash(m.Path, m.Version) {
+		t.Errorf("pinned %q", got)
+	}
+	wantTree(t, s, dir, m)
+}
