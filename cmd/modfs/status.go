@@ -85,6 +85,9 @@ func printMounts(w io.Writer, mounts []modfs.Found, asJSON, oneLine bool) error 
 	for i, m := range mounts {
 		s, err := readStatus(m)
 		if err != nil {
+			if found, ferr := modfs.Find(m.Mountpoint); ferr == nil && found == nil && len(mounts) > 1 {
+				continue // it was unmounted meanwhile
+			}
 			errs = append(errs, err)
 			continue
 		}
