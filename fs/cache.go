@@ -50,6 +50,9 @@ func minor(key string) bool {
 func (f *FS) evicted(e lru.Eviction) {
 	f.at("evicted")
 	f.churn.evicted(e, time.Now())
+	if m, file, ok := ofModule(e.Key); ok && file == "zip" {
+		f.origins.forget(m)
+	}
 	f.zips.drop(e.Key)
 	f.noteKey(ActivityEvicted, e.Key, nil)
 	f.touch(inMod(e.Key))

@@ -14,30 +14,32 @@ import (
 // origins remember where the archives in the store came from: the URL of a proxy, "direct", or "seed NAME". Nothing but a listing
 // depends on that.
 //
-// They are one file of lines, path, version and origin. Lines are only ever appended, and the last one counts; when the store is opened,
-// those of archives that are gone are dropped.
+// They are one file of lines, path, version and origin. Lines are appended, and the last one counts; when most of them are of archives
+// that are gone, it is written anew.
 type origins struct {
-	mu   sync.Mutex
-	file *os.File // nil: not to be written
-	by   map[module.Version]string
+	mu    sync.Mutex
+	file  *os.File // nil: not to be written
+	lines int      // in the file
+	by    map[module.Version]string
 }
 
 const (
-	originsFile = "origins" // in the store's directory
-	maxOrigins  = 64 << 20  // bytes of it that are read
+	originsFile  = "origins" // in the store's directory
+	maxOrigins   = 64 << 20  // bytes of it that are read
+	spareOrigins = 1 << 10   // lines more than twice the archives that there are
 )
 
 // openOrigins reads them. has says whether the store has an archive.
 func openOrigins(dir string, has func(module.Version) bool) *origins {
 	o := &origins{by: make(map[module.Version]string)}
 	name := filepath.Join(dir, originsFile)
-	lines, torn := 0, false
+	torn := false
 	if file, err := os.Open(name); err == nil {
 		data, _ := readAtMost(file, maxOrigins) // best effort, as all of this
 		file.Close()
 		torn = len(data) > 0 && data[len(data)-1] != '\n'
 		for line := range bytes.Lines(data) {
-			lines++
+			o.lines++
 			fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 3)
 			if len(fields) != 3 || module.Check(fields[0], fields[1]) != nil {
 				continue
@@ -47,23 +49,15 @@ func openOrigins(dir string, has func(module.Version) bool) *origins {
 			}
 		}
 	}
-	how := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	const spare = 1 << 10 // lines
-	if lines > 2*len(o.by)+spare {
-		how |= os.O_TRUNC
-	}
-	file, err := os.OpenFile(name, how, 0o600)
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return o
 	}
 	o.file = file
-	if how&os.O_TRUNC != 0 {
-		for m, from := range o.by {
-			o.write(m, from)
-		}
-	} else if torn {
+	if torn {
 		file.WriteString("\n") // best effort: or the next line would continue what a crash left of one
 	}
+	o.compact()
 	return o
 }
 
@@ -80,11 +74,31 @@ func (o *origins) note(m module.Version, from string) {
 	}
 	o.by[m] = from
 	o.write(m, from)
+	o.compact()
+}
+
+// forget forgets the archive of m, which is gone.
+func (o *origins) forget(m module.Version) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.by, m)
+}
+
+// compact writes the file anew if it has too many lines. o.mu is held, or nobody else has o.
+func (o *origins) compact() {
+	if o.file == nil || o.lines <= 2*len(o.by)+spareOrigins || o.file.Truncate(0) != nil {
+		return
+	}
+	o.lines = 0
+	for m, from := range o.by {
+		o.write(m, from)
+	}
 }
 
 // write appends a line, in one write, so that a crash leaves at most the last one incomplete. o.mu is held.
 func (o *origins) write(m module.Version, from string) {
 	if o.file != nil {
+		o.lines++
 		fmt.Fprintf(o.file, "%s %s %s\n", m.Path, m.Version, from) // best effort
 	}
 }
