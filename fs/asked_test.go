@@ -266,6 +266,7 @@ func TestPrefetchAskedAbandoned(t *testing.T) {
 
 // What a client removed from a read-write mount is back when a user asks for it.
 func TestPrefetchAskedRemoved(t *testing.T) {
+	asRoot(t)
 	m := mountRW(t, proxytest.New(t), clientResolves)
 	prefetch(t, t.Context(), m.FS, PrefetchOptions{}, want("example.com/a@v1.0.0")...)
 	m.there(true, moduleDir(moduleA))

@@ -51,6 +51,23 @@ func testOptions(tb testing.TB, s *proxytest.Server, set func(*Options)) Options
 	return o
 }
 
+// makeWritable lets a store be removed: what clients wrote may be closed to their user, who need not be root.
+func makeWritable(dir string) {
+	filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(p, 0o700) // best effort
+		}
+		return nil
+	})
+}
+
+// asRoot skips a test that changes what others may not: the directories of a module are closed to their owner as well (0555).
+func asRoot(tb testing.TB) {
+	if os.Geteuid() != 0 {
+		tb.Skip("only root may write to directories of mode 0555")
+	}
+}
+
 // unmounted is a file system without a mount, for tests that play the kernel themselves.
 func unmounted(tb testing.TB, s *proxytest.Server, set func(*Options)) *FS {
 	tb.Helper()

@@ -210,6 +210,7 @@ func TestListWhileChanging(t *testing.T) {
 // TestLongUnchanged checks that listings are right although the kernel may believe for a minute what had not changed for an
 // hour.
 func TestLongUnchanged(t *testing.T) {
+	asRoot(t)
 	m := mountRW(t, nil, clientResolves)
 	m.storeMod(module1(t, "example.com/a@v1.0.0"))
 	readFile(t, m.path("example.com/a@v1.0.0/a.go"))

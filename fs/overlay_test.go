@@ -42,6 +42,7 @@ func mountRW(tb testing.TB, server *proxytest.Server, set func(*Options)) *rwMou
 		Fetch:      fetch.Config{Proxy: server.URL(), SumDB: server.SumDB()},
 		NoPrefetch: true,
 	}
+	tb.Cleanup(func() { makeWritable(o.Store.Dir) })
 	if set != nil {
 		set(&o)
 	}

@@ -77,6 +77,7 @@ func module1(tb testing.TB, name string) proxytest.Module {
 
 // TestLazyFilesRefuseChanges checks that nothing that a client does changes what is served.
 func TestLazyFilesRefuseChanges(t *testing.T) {
+	asRoot(t)
 	m := mountRW(t, nil, nil)
 	a := module1(t, "example.com/a@v1.0.0")
 	m.unpack(a, "example.com/a@v1.0.0")
@@ -198,6 +199,7 @@ func TestLazyChmod(t *testing.T) {
 
 // TestRemoveModule removes a module's directory.
 func TestRemoveModule(t *testing.T) {
+	asRoot(t)
 	a := module1(t, "example.com/a@v1.0.0")
 	const dir = "example.com/a@v1.0.0"
 	for _, client := range []bool{true, false} {
@@ -289,6 +291,7 @@ func (m *rwMount) clean() {
 
 // TestRemovedStaysRemoved checks that making one module anew does not bring back others.
 func TestRemovedStaysRemoved(t *testing.T) {
+	asRoot(t)
 	m := mountRW(t, nil, clientResolves)
 	a, b := module1(t, "example.com/a@v1.0.0"), module1(t, "example.com/b@v1.0.0")
 	m.storeMod(a)
@@ -309,6 +312,7 @@ func TestRemovedStaysRemoved(t *testing.T) {
 
 // TestRemoveDownloads removes files of cache/download.
 func TestRemoveDownloads(t *testing.T) {
+	asRoot(t)
 	m := mountRW(t, nil, clientResolves)
 	a := module1(t, "example.com/a@v1.0.0")
 	m.storeMod(a)

@@ -143,6 +143,7 @@ func TestResolvePartial(t *testing.T) {
 }
 
 func TestResolveToolchain(t *testing.T) {
+	asRoot(t)
 	mod := proxytest.Toolchain("1.99.0", "linux", "amd64", nil)
 	server := proxytest.New(t, append(proxytest.Modules(), mod)...)
 	m := mountRW(t, server, clientResolves)
@@ -155,6 +156,7 @@ func TestResolveToolchain(t *testing.T) {
 
 // TestPkgLayout mounts at what would be $GOPATH/pkg.
 func TestPkgLayout(t *testing.T) {
+	asRoot(t)
 	m := mountRW(t, nil, func(o *Options) { o.ResolveClient, o.Pkg = true, true })
 	a := module1(t, "example.com/a@v1.0.0")
 	m.names("", "mod")

@@ -65,6 +65,9 @@ func mountWith(t *testing.T, proxy *proxytest.Server, store string, env, args []
 		"GORACE=atexit_sleep_ms=0") // with -race each modfs would wait a second before it exits
 	m.env = slices.Clip(slices.Concat(m.env, proxy.Env(), env)) // several at once may append to it
 	m.start()
+	if os.Geteuid() != 0 {
+		t.Cleanup(func() { makeWritable(store) }) // what clients wrote may be closed to their user
+	}
 	t.Cleanup(m.end)
 	return m
 }
