@@ -4,8 +4,8 @@
 // [Server] answers for a file system, and [Listen] makes the socket, which MOUNT/.modfs/ctl links to. [Client] is what commands
 // use; it never touches the mount, which may hang.
 //
-// Each feature has a file of its own here, with a method that registers its handlers, and a line in Server.reading or
-// Server.steering.
+// Each feature has a file of its own here, with a method that registers its handlers, and a line in Server.register. What
+// everybody may see is [Web]'s.
 package control
 
 import (
@@ -68,14 +68,10 @@ func New(o Options) *Server {
 	return s
 }
 
-// reading registers what changes nothing.
-func (s *Server) reading(m *mux) {
+// register registers what there is, each feature in a line.
+func (s *Server) register(m *mux) {
 	s.registerStatus(m)
 	s.registerModules(m)
-}
-
-// steering registers the rest.
-func (s *Server) steering(m *mux) {
 	s.registerWhy(m)
 	s.registerEvents(m)
 	s.registerPrefetch(m)
@@ -86,8 +82,7 @@ func (s *Server) steering(m *mux) {
 // Handler answers everything, to whom may steer the daemon: its user and root, as the kernel tells who they are.
 func (s *Server) Handler() http.Handler {
 	m := s.newMux()
-	s.reading(m)
-	s.steering(m)
+	s.register(m)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := mayCommand(r.Context()); err != nil {
 			s.fail(w, r, err)
@@ -95,13 +90,6 @@ func (s *Server) Handler() http.Handler {
 		}
 		m.ServeHTTP(w, r)
 	})
-}
-
-// ReadingHandler answers what changes nothing, whoever asks.
-func (s *Server) ReadingHandler() http.Handler {
-	m := s.newMux()
-	s.reading(m)
-	return m
 }
 
 // Serve answers what comes from l, until Close. It closes l.

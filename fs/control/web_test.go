@@ -210,7 +210,9 @@ func TestWebReadsOnly(t *testing.T) {
 			}
 		}
 	}
-	w.wantStatus(t, "/v1/status", http.StatusNotFound) // which is for the daemon's user
+	for _, path := range []string{"/v1/status", "/v1/why?path=x", "/v1/events", "/v1/stacks"} {
+		w.wantStatus(t, path, http.StatusNotFound) // which are for the daemon's user
+	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.URL(), strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)

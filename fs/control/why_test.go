@@ -3,7 +3,6 @@ package control
 import (
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -62,18 +61,5 @@ func TestEvents(t *testing.T) {
 	})
 	if !errors.Is(err, done) || kinds[0] == activityOpen {
 		t.Errorf("%v, %v", kinds, err)
-	}
-}
-
-// Nothing of this is for whoever asks.
-func TestWhyIsNotForAll(t *testing.T) {
-	f := mount(t, proxytest.New(t), nil)
-	s := New(Options{FS: f})
-	for _, path := range []string{"/v1/why?path=x", "/v1/events"} {
-		w := httptest.NewRecorder()
-		s.ReadingHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
-		if w.Code != http.StatusNotFound {
-			t.Errorf("%s: %d", path, w.Code)
-		}
 	}
 }
