@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bufio"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -238,20 +237,6 @@ func (t *tab) press(key, code string, virtual int, text string) {
 			params["text"] = text
 		}
 		t.call(t.session, "Input.dispatchKeyEvent", params, nil)
-	}
-}
-
-// screenshot writes a picture of what is seen to a file.
-func (t *tab) screenshot(name string) {
-	t.t.Helper()
-	var shot struct{ Data string }
-	t.call(t.session, "Page.captureScreenshot", map[string]any{"format": "png"}, &shot)
-	data, err := base64.StdEncoding.DecodeString(shot.Data)
-	if err == nil {
-		err = os.WriteFile(name, data, 0o666)
-	}
-	if err != nil {
-		t.t.Fatal(err)
 	}
 }
 

@@ -268,7 +268,7 @@ func (o *mountOptions) add(known *pflag.FlagSet, option string, sloppy bool) err
 	case f == nil || hiddenFlags[f.Name]:
 		return fmt.Errorf("unknown option %q: 'man mount.modfs' has those there are", name) // the value may be a secret
 	case !hasValue && f.NoOptDefVal == "":
-		return fmt.Errorf("option %s needs a value: %[1]s=...", name)
+		return fmt.Errorf("option %s needs a value: %[1]s=VALUE", name)
 	case !hasValue:
 		value = f.NoOptDefVal
 	}

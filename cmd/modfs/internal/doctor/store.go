@@ -15,10 +15,10 @@ import (
 
 // storeState is a store that is looked at, and what its daemon says of it.
 type storeState struct {
-	dir           string
-	limit, used   int64
-	evicted, free int64
-	live          bool
+	dir         string
+	limit, used int64
+	evicted     int64
+	live        bool
 }
 
 // stores returns those of the mounts that are asked about, as far as they are this user's; without any, the default one.
