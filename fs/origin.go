@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,10 +18,13 @@ import (
 // They are one file of lines, path, version and origin. Lines are appended, and the last one counts; when most of them are of archives
 // that are gone, it is written anew.
 type origins struct {
-	mu    sync.Mutex
+	// disk is held by who writes the file, which takes as long as the disk lets it, and guards these:
+	disk  sync.Mutex
 	file  *os.File // nil: not to be written
 	lines int      // in the file
-	by    map[module.Version]string
+
+	mu sync.Mutex // guards by; it is taken after disk, and never held while something is written
+	by map[module.Version]string
 }
 
 const (
@@ -67,14 +71,23 @@ func (o *origins) note(m module.Version, from string) {
 	if from == "" {
 		return
 	}
+	o.disk.Lock()
+	defer o.disk.Unlock()
+	if o.set(m, from) {
+		o.write(m, from)
+		o.compact()
+	}
+}
+
+// set reports whether that is new.
+func (o *origins) set(m module.Version, from string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.by[m] == from {
-		return
+		return false
 	}
 	o.by[m] = from
-	o.write(m, from)
-	o.compact()
+	return true
 }
 
 // forget forgets the archive of m, which is gone.
@@ -84,18 +97,30 @@ func (o *origins) forget(m module.Version) {
 	delete(o.by, m)
 }
 
-// compact writes the file anew if it has too many lines. o.mu is held, or nobody else has o.
+// compact writes the file anew if it has too many lines. o.disk is held, or nobody else has o.
 func (o *origins) compact() {
-	if o.file == nil || o.lines <= 2*len(o.by)+spareOrigins || o.file.Truncate(0) != nil {
+	if o.file == nil || o.lines <= 2*o.len()+spareOrigins || o.file.Truncate(0) != nil {
 		return
 	}
 	o.lines = 0
-	for m, from := range o.by {
+	for m, from := range o.all() {
 		o.write(m, from)
 	}
 }
 
-// write appends a line, in one write, so that a crash leaves at most the last one incomplete. o.mu is held.
+func (o *origins) len() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.by)
+}
+
+func (o *origins) all() map[module.Version]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.by)
+}
+
+// write appends a line, in one write, so that a crash leaves at most the last one incomplete. o.disk is held, or nobody else has o.
 func (o *origins) write(m module.Version, from string) {
 	if o.file != nil {
 		o.lines++

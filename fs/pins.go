@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,10 +43,15 @@ type pins struct {
 	store *lru.Store
 	bad   int // lines that were damaged when it was opened
 
+	// disk is held by who writes the file, which takes as long as the disk lets it, and guards these:
+	disk sync.Mutex
+	file *os.File
+	size int64 // that it should have
+	torn bool  // the last line may have no end
+
+	// mu guards what is pinned. It is taken after disk, and never held while something is written: requests wait for it that
+	// must end when their callers are told to.
 	mu     sync.Mutex
-	file   *os.File
-	size   int64                     // that it should have
-	torn   bool                      // the last line may have no end
 	doubts int                       // how many pins were unchecked when they were written; see doubt.go
 	h1     map[module.Version]string // a go.mod's version has the suffix "/go.mod", that of an .info "/.info"
 }
@@ -138,7 +144,7 @@ func (p *pins) setAside() error {
 	return os.Rename(p.name(), filepath.Join(p.store.Dir(), fmt.Sprintf("quarantine/%s-%d", pinsFile, time.Now().UnixNano())))
 }
 
-// write appends a line. p.mu is held, so that lines do not mix; it is short and goes to the page cache.
+// write appends a line. p.disk is held, so that lines do not mix.
 func (p *pins) write(line string) error {
 	if err := p.inPlace(); err != nil {
 		return err
@@ -172,11 +178,12 @@ func (p *pins) inPlace() error {
 
 // rewrite replaces the file of pins by one that has nothing but what is pinned.
 func (p *pins) rewrite() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.disk.Lock()
+	defer p.disk.Unlock()
 	return p.rewriteLocked()
 }
 
+// rewriteLocked is rewrite for who holds p.disk.
 func (p *pins) rewriteLocked() error {
 	// The directory may be gone, or another process's by now.
 	if err := p.store.Reclaim(); err != nil {
@@ -207,14 +214,21 @@ func (p *pins) rewriteLocked() error {
 	return nil
 }
 
-// text returns all pins as lines. p.mu is held.
+// text returns all pins as lines.
 func (p *pins) text() string {
-	lines := make([]string, 0, len(p.h1))
-	for m, h1 := range p.h1 {
+	var lines []string
+	for m, h1 := range p.all() {
 		lines = append(lines, formatPin(m, h1))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "")
+}
+
+// all returns a copy of what is pinned.
+func (p *pins) all() map[module.Version]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.h1)
 }
 
 func formatPin(m module.Version, h1 string) string {
@@ -299,14 +313,16 @@ func (p *pins) add(m module.Version, h1 string, will func(old string) bool) erro
 	m.Path, m.Version = strings.Clone(m.Path), strings.Clone(m.Version)
 	line := formatPin(m, h1)
 	try := func() error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if will(p.h1[m]) {
+		p.disk.Lock()
+		defer p.disk.Unlock()
+		if p.holds(m, will) {
 			return nil
 		}
 		if err := p.write(line); err != nil {
 			return err
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.h1[m] = h1
 		if strings.HasSuffix(m.Version, doubtSuffix) {
 			p.doubts++
@@ -325,9 +341,16 @@ func (p *pins) add(m module.Version, h1 string, will func(old string) bool) erro
 	}
 }
 
-func (p *pins) close() {
+// holds reports whether what m has will do.
+func (p *pins) holds(m module.Version, will func(old string) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return will(p.h1[m])
+}
+
+func (p *pins) close() {
+	p.disk.Lock()
+	defer p.disk.Unlock()
 	p.inPlace()   // best effort, as below
 	p.file.Sync() // best effort: what a power failure takes is fetched and verified again
 	p.file.Close()

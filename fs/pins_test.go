@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -171,4 +172,51 @@ func FuzzParsePin(f *testing.F) {
 			t.Errorf("%q is %v %q, which is written as %q", line, m, h1, got)
 		}
 	})
+}
+
+// TestPinsWhileWriting checks that who wants to know a pin does not wait for a disk that hangs: who reads a file could not be
+// interrupted.
+func TestPinsWhileWriting(t *testing.T) {
+	s := openStoreTest(t)
+	p := pinsOf(t, s)
+	defer p.close()
+	for i := range 1000 { // more than fits into a pipe
+		if err := p.pinZip(module.Version{Path: "example.com/m", Version: fmt.Sprintf("v1.0.%d", i)}, testHash('A')); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The file has to be written anew, and what has the name of the new one is a pipe, which nobody reads.
+	slow := filepath.Join(s.Dir(), pinsFile+".new")
+	if err := errors.Join(os.Remove(filepath.Join(s.Dir(), pinsFile)), syscall.Mkfifo(slow, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- p.pinZip(moduleA, testHash('B')) }()
+	reader, err := os.Open(slow) // when the writer has
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	var begins [1]byte
+	if _, err := reader.Read(begins[:]); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.zip(module.Version{Path: "example.com/m", Version: "v1.0.7"}); got != testHash('A') {
+		t.Errorf("pin is %q", got)
+	}
+	if got := p.inDoubt(moduleA); got != "" {
+		t.Errorf("in doubt: %q", got)
+	}
+	select {
+	case err := <-written:
+		t.Fatalf("it was written: %v", err)
+	default:
+	}
+	go io.Copy(io.Discard, reader)
+	if err := <-written; err == nil {
+		t.Error("a pipe was synced")
+	}
+	if err := p.pinZip(moduleA, testHash('B')); err != nil || p.zip(moduleA) != testHash('B') {
+		t.Errorf("pinned %q, %v", p.zip(moduleA), err)
+	}
 }
