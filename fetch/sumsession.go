@@ -138,11 +138,13 @@ func (s *session) WriteConfig(file string, old, new []byte) error {
 	return nil
 }
 
-// store keeps a file. If it cannot, it is asked for again some day.
-func (d *database) store(file string, data []byte) {
-	if err := d.c.cfg.Tiles.WriteFile(file, data); err != nil {
+// store keeps a file. If it cannot, that is asked for again some day.
+func (d *database) store(file string, data []byte) (stored bool) {
+	err := d.c.cfg.Tiles.WriteFile(file, data)
+	if err != nil {
 		d.c.log.Warn("file of the checksum database not stored", "file", file, "err", err)
 	}
+	return err == nil
 }
 
 // ReadCache implements sumdb.ClientOps.
@@ -180,7 +182,9 @@ func (s *session) keep() {
 	s.pending = nil
 	s.mu.Unlock()
 	for file, data := range files {
-		s.d.store(file, data)
+		if !s.d.store(file, data) {
+			return // where there is no room for one, the lookup need not wait for the others
+		}
 	}
 }
 

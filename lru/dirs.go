@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"syscall"
-	"time"
 )
 
 // dirInfo is a directory of the store. Directories have no key and no recency: they come with the first file below them
@@ -113,9 +112,10 @@ func (s *Store) leavingDir(name string) bool {
 	return false
 }
 
-// enter links name, after it has reserved what that takes, and makes its directory. own is as for reserve. After it, a file
-// can be given that name; exit undoes it.
-func (s *Store) enter(ctx context.Context, name string, own int64) error {
+// enter links name, after it has reserved what that takes, and makes its directory. After it, a file can be given that name; exit
+// undoes it.
+func (s *Store) enter(ctx context.Context, name string, t terms) error {
+	own := t.own
 	var have int64
 	for {
 		s.mu.Lock()
@@ -133,7 +133,8 @@ func (s *Store) enter(ctx context.Context, name string, own int64) error {
 		}
 		s.mu.Unlock()
 		// Others may come and go meanwhile, so it is computed again.
-		if err := s.reserve(ctx, need-have, own+have, time.Time{}); err != nil {
+		t.own = own + have
+		if err := s.reserve(ctx, need-have, t); err != nil {
 			s.release(have, have)
 			return err
 		}

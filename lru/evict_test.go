@@ -161,11 +161,14 @@ func TestNobodyLeaves(t *testing.T) {
 				t.Fatal(err)
 			}
 			result := make(chan error)
-			go func() { result <- s.Put("b", make([]byte, 2*mib)) }()
+			go func() {
+				_, err := s.Fill(context.Background(), "b", filler("b", 2*mib))
+				result <- err
+			}()
 			want := ErrNoSpace
 			if how == "close" {
 				want = ErrClosed
-				await(t, "put to wait", func() bool {
+				await(t, "the fill to wait", func() bool {
 					s.mu.Lock()
 					defer s.mu.Unlock()
 					return s.waiting == 1
@@ -254,6 +257,59 @@ func TestDeadlockIsBroken(t *testing.T) {
 		t.Errorf("want one to succeed: %v, %v", one, two)
 	}
 	wantErr(t, errors.Join(one, two), ErrNoSpace)
+	verify(t, s, 0)
+}
+
+// TestPutInFills: fills that have all the room put small files, which neither waits for: each would wait for the other.
+func TestPutInFills(t *testing.T) {
+	s := open(t, Config{MaxSize: 4 * mib})
+	s.patience = time.Hour
+	var begun, put sync.WaitGroup
+	begun.Add(2)
+	put.Add(2)
+	results := make(chan error, 2)
+	for _, k := range []string{"a", "b"} {
+		go func() {
+			f, err := s.Fill(context.Background(), k, func(_ context.Context, tmp *Temp) error {
+				defer put.Done()
+				if err := writeAll(tmp, k, 2*mib-16*block); err != nil {
+					return err
+				}
+				begun.Done()
+				begun.Wait()
+				wantErr(t, s.Put("small/"+k, make([]byte, 64*block)), ErrNoSpace)
+				return nil
+			})
+			put.Wait()
+			if err == nil {
+				f.Close()
+			}
+			results <- err
+		}()
+	}
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	verify(t, s, 0)
+}
+
+// TestPutWaitsForReaders: where what was unlinked is still open, a small file waits for it to be closed, but not for long.
+func TestPutWaitsForReaders(t *testing.T) {
+	s := open(t, Config{MaxSize: 4 * mib})
+	s.patience = time.Hour
+	f, err := s.Fill(t.Context(), "a", filler("a", 3*mib))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, s.Put("b", make([]byte, 2*mib)), ErrNoSpace) // now a has no name
+	result := make(chan error)
+	go func() { result <- s.Put("b", make([]byte, 2*mib)) }()
+	f.Close()
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
 	verify(t, s, 0)
 }
 

@@ -127,7 +127,7 @@ func (s *Store) fillTemp(key string, fill func(ctx context.Context, t *Temp) err
 			t, err = nil, fmt.Errorf("%s: panic: %v", key, p)
 		}
 	}()
-	t, err = s.newTemp(s.ctx)
+	t, err = s.newTemp(s.ctx, false)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}

@@ -3,7 +3,6 @@ package lru
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 // Hold is room in a store for what others write below its directory, in one of Config.Exclude: bytes that count towards the limit and
@@ -31,7 +30,7 @@ func (h *Hold) Resize(ctx context.Context, want, have int64) error {
 		}
 		s.hold()
 		defer s.leave()
-		if err := s.reserve(ctx, more, h.charged, time.Time{}); err != nil {
+		if err := s.reserve(ctx, more, terms{own: h.charged}); err != nil {
 			return err
 		}
 		h.charged, h.pending = want, h.pending+more

@@ -16,6 +16,8 @@ const (
 	// defaultPatience is how long somebody waits for space while nothing at all moves. It bounds what cannot be told
 	// from here: that a reader who is waited for is itself waiting for us.
 	defaultPatience = 30 * time.Second
+	// briefPatience is for how long a small file waits for space, in all.
+	briefPatience = time.Second
 )
 
 // ledger is the account of bytes on disk, guarded by Store.mu.
@@ -113,14 +115,23 @@ func (s *Store) floor(p partition) int64 {
 
 func (s *Store) hasFloor() bool { return s.cfg.MinFree > 0 || s.cfg.MinFreePercent > 0 }
 
-// reserve charges n bytes to what is in flight, evicting as needed. own is what the caller, who is one of s.holders, has
-// there already. When nothing is left to evict, it waits for readers to close what was unlinked, and for others who are
-// writing to finish, because what they wrote can then be evicted. It gives up with ErrNoSpace when there is nobody to wait
-// for, or nothing has moved for s.patience.
-//
-// With a time that is not zero it spares what was used since, waits for nobody, and leaves some room for the names of the
-// file and what is put with it; it gives up instead.
-func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) error {
+// terms say what may be done to make room for a caller of reserve, who is one of s.holders.
+type terms struct {
+	own int64 // bytes that the caller has in flight already
+
+	// since spares what was used since then, if it is not zero: nobody is waited for, and some room is left for the names of the
+	// file and what is put with it.
+	since time.Time
+
+	// brief is for small files, which those make who write large ones, or who hold files open: it would be in vain to wait for
+	// them. So nobody who is writing is waited for, and others for briefPatience at most.
+	brief bool
+}
+
+// reserve charges n bytes to what is in flight, evicting as needed. When nothing is left to evict, it waits for readers to close
+// what was unlinked, and for others who are writing to finish, because what they wrote can then be evicted. It gives up with
+// ErrNoSpace when there is nobody to wait for, or nothing has moved for s.patience; with some terms, earlier.
+func (s *Store) reserve(ctx context.Context, n int64, t terms) error {
 	if n <= 0 {
 		return nil
 	}
@@ -128,7 +139,8 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 		p     partition
 		stale = s.hasFloor()
 		swept bool
-		w     waiter
+		since = t.since
+		w     = waiter{brief: t.brief}
 	)
 	defer w.stop()
 	s.mu.Lock()
@@ -159,7 +171,7 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 		// Looked at again after each wait: what there was to hope for may be gone.
 		short := int64(0)
 		if !fits {
-			short = s.short(n, own, p)
+			short = s.short(n, t.own, p)
 		}
 		if short > s.minorBytes {
 			if len(s.stuck) > 0 && !swept {
@@ -192,7 +204,7 @@ func (s *Store) reserve(ctx context.Context, n, own int64, since time.Time) erro
 		if !since.IsZero() {
 			return fmt.Errorf("%w: %d bytes needed, and all that may go was used since %s", ErrNoSpace, n, since.Format(time.DateTime))
 		}
-		if s.evicting == 0 && s.unlinked == 0 && !w.others(s) || !w.wait(ctx, s) {
+		if s.evicting == 0 && s.unlinked == 0 && (t.brief || !w.others(s)) || !w.wait(ctx, s) {
 			return s.full(n, p)
 		}
 		stale = s.hasFloor()
@@ -261,6 +273,7 @@ func (s *Store) leave() {
 
 // waiter is one call's waiting for space. Its methods but stop are called with s.mu held.
 type waiter struct {
+	brief    bool // no longer than briefPatience
 	timer    *time.Timer
 	stopWake func() bool
 	counted  bool // in s.waiting, from the first wait until it has or has not got its space
@@ -279,7 +292,11 @@ func (w *waiter) others(s *Store) bool {
 
 // wait waits until something has moved, and reports false if nothing has for too long.
 func (w *waiter) wait(ctx context.Context, s *Store) bool {
-	if s.patience <= 0 {
+	patience := s.patience
+	if w.brief {
+		patience = min(patience, briefPatience)
+	}
+	if patience <= 0 {
 		return false
 	}
 	if !w.counted {
@@ -292,18 +309,18 @@ func (w *waiter) wait(ctx context.Context, s *Store) bool {
 			defer s.mu.Unlock()
 			s.cond.Broadcast()
 		}
-		w.timer = time.AfterFunc(s.patience, wake)
+		w.timer = time.AfterFunc(patience, wake)
 		w.stopWake = context.AfterFunc(ctx, wake)
 		w.since, w.seen = time.Now(), s.progress.Load()
 	}
 	waited := time.Since(w.since)
-	if waited >= s.patience {
-		if s.progress.Load() == w.seen {
+	if waited >= patience {
+		if w.brief || s.progress.Load() == w.seen {
 			return false
 		}
 		w.since, w.seen, waited = time.Now(), s.progress.Load(), 0
 	}
-	w.timer.Reset(s.patience - waited) // each time: it may have fired a moment before the patience was up
+	w.timer.Reset(patience - waited) // each time: it may have fired a moment before the patience was up
 	s.cond.Wait()
 	return true
 }

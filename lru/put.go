@@ -11,14 +11,10 @@ import (
 // Put creates or replaces the file of key, atomically: whoever reads it gets the old content or the new.
 //
 // It does not sync, because that takes milliseconds and a build puts hundreds of small files. After a crash of the process
-// the file is there; after a power failure it may be missing or cut short, so whoever reads it verifies it. PutSync is for
-// what cannot be verified or had again.
-func (s *Store) Put(key string, data []byte) error { return s.put(key, data, false) }
-
-// PutSync is Put, and when it returns the file outlives a power failure.
-func (s *Store) PutSync(key string, data []byte) error { return s.put(key, data, true) }
-
-func (s *Store) put(key string, data []byte, sync bool) error {
+// the file is there; after a power failure it may be missing or cut short, so whoever reads it verifies it.
+//
+// It waits for room for a second at most, and not for fills: they put files themselves.
+func (s *Store) Put(key string, data []byte) error {
 	if err := s.checkKey(key); err != nil {
 		return err
 	}
@@ -28,12 +24,12 @@ func (s *Store) put(key string, data []byte, sync bool) error {
 	defer s.ops.Done()
 	s.hold()
 	defer s.leave()
-	t, err := s.newTemp(s.ctx)
+	t, err := s.newTemp(s.ctx, true)
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	if _, err = t.Write(data); err == nil {
-		err = s.commit(t, key, sync)
+		err = s.commit(t, key, false)
 	}
 	if err != nil {
 		t.discard()
@@ -42,11 +38,6 @@ func (s *Store) put(key string, data []byte, sync bool) error {
 	// Some file systems report only now that a write failed.
 	if err := s.closeFile(t.f, t.e); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
-	}
-	if sync {
-		if err := s.syncDir(path.Dir(key)); err != nil {
-			return fmt.Errorf("%s: sync its directory: %w", key, err)
-		}
 	}
 	return nil
 }
@@ -59,7 +50,7 @@ func (s *Store) commit(t *Temp, key string, sync bool) error {
 	if err := t.settle(sync); err != nil {
 		return err
 	}
-	if err := s.enter(t.ctx, key, t.charged); err != nil {
+	if err := s.enter(t.ctx, key, terms{own: t.charged, brief: t.brief}); err != nil {
 		return err
 	}
 	now := s.cfg.Now()
@@ -186,7 +177,7 @@ func (s *Store) Quarantine(key string) error {
 	name := s.quarantineName(key)
 	// Its new directory entry may cost a block, which is made room for before the key is busy: eviction takes its time.
 	s.hold()
-	err := s.enter(s.ctx, name, 0)
+	err := s.enter(s.ctx, name, terms{brief: true})
 	s.leave()
 	if errors.Is(err, ErrNoSpace) {
 		return s.Remove(key) // that it is out of use is what matters

@@ -15,7 +15,7 @@
 //
 // Nothing else is kept on disk: Open walks the directory, and the order of use is that of the files' mtimes, which are
 // refreshed at most every few minutes. So there is no database to repair after a crash. A crash of the process loses only
-// what was being written. After a power failure, what Fill and PutSync wrote is still complete if it is there; a file of Put
+// what was being written. After a power failure, what Fill wrote is still complete if it is there; a file of Put
 // may be cut short or empty, so its reader verifies it. Open takes an empty file for an absent one.
 //
 // # The limit

@@ -148,9 +148,7 @@ func TestPutReadRemove(t *testing.T) {
 			t.Errorf("got %q, %v, want %q", got, err, data)
 		}
 	}
-	if err := s.PutSync("a/c/d", []byte("synced")); err != nil {
-		t.Error(err)
-	}
+	mustPut(t, s, "a/c/d", []byte("another"))
 	_, err = s.ReadFile("a/b", 5)
 	wantErr(t, err, ErrTooLarge)
 	if i, err := s.Stat("a/b"); err != nil || i.Size != 11 || i.Disk != block {

@@ -21,11 +21,12 @@ import (
 // What is charged and not yet given by the partition is in Store.pending, for whoever asks statfs meanwhile: always
 // charged - allocated for each Temp.
 type Temp struct {
-	s    *Store
-	ctx  context.Context // of the fill
-	name string          // below DIR
-	f    *os.File
-	e    *entry // once it has a key
+	s     *Store
+	ctx   context.Context // of the fill
+	name  string          // below DIR
+	brief bool            // it waits for room as Put does
+	f     *os.File
+	e     *entry // once it has a key
 
 	size atomic.Int64 // of the content
 
@@ -42,9 +43,9 @@ type Temp struct {
 var errSealed = errors.New("write after the end of the fill")
 
 // newTemp creates a file under tmp/. The caller is one of s.holders, and commits or discards it.
-func (s *Store) newTemp(ctx context.Context) (*Temp, error) {
-	t := &Temp{s: s, ctx: ctx, name: tmpDir + "/" + strconv.FormatInt(s.seq.Add(1), 10)}
-	if err := s.enter(ctx, t.name, 0); err != nil {
+func (s *Store) newTemp(ctx context.Context, brief bool) (*Temp, error) {
+	t := &Temp{s: s, ctx: ctx, brief: brief, name: tmpDir + "/" + strconv.FormatInt(s.seq.Add(1), 10)}
+	if err := s.enter(ctx, t.name, terms{brief: brief}); err != nil {
 		return nil, err
 	}
 	err := s.retry(block, func() error {
@@ -177,7 +178,7 @@ func (t *Temp) chargeDisk(disk int64) error {
 	if err := t.s.tooLarge(disk); err != nil {
 		return err
 	}
-	if err := t.s.reserve(t.ctx, disk-t.charged, t.charged, t.since); err != nil {
+	if err := t.s.reserve(t.ctx, disk-t.charged, terms{own: t.charged, since: t.since, brief: t.brief}); err != nil {
 		return err
 	}
 	t.charged = disk
