@@ -268,6 +268,9 @@ func (m *mounted) watchStore() (end func() int64) {
 				m.t.Error(err)
 				return
 			}
+			for !allStopped(pid) {
+				time.Sleep(time.Millisecond)
+			}
 			most = max(most, diskUsage(m.store))
 			syscall.Kill(pid, syscall.SIGCONT) // it was there a moment ago
 		}
@@ -277,6 +280,19 @@ func (m *mounted) watchStore() (end func() int64) {
 		<-done
 		return most
 	}
+}
+
+// allStopped reports whether all threads of a process stand still after SIGSTOP, or it is gone. Until they are told, they run on. One
+// that waits in a system call and cannot be interrupted may wait for another one, which stands still, and stops after that call.
+func allStopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // cannot fail
+	for _, name := range stats {
+		data, err := os.ReadFile(name)
+		if _, state, ok := strings.Cut(string(data), ") "); err == nil && ok && !strings.ContainsAny(state[:1], "TD") {
+			return false
+		}
+	}
+	return true
 }
 
 // buildLoad builds and runs a program that uses all modules.
