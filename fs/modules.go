@@ -38,6 +38,8 @@ type mod struct {
 	// Whether stats.saved has what it did not have to download, or it was downloaded. A module counts once.
 	counted atomic.Bool
 
+	sequence sequence // in which its files are read
+
 	lookups uint64 // of its nodes, that the kernel knows of; guarded by modules.mu
 }
 

@@ -54,6 +54,9 @@ func (f *FS) readInModule(cancel <-chan struct{}, slot uint64, i int, caller uin
 	if md == nil {
 		return nil, fuse.Status(errStale)
 	}
+	if off == 0 {
+		f.readAhead(md, i)
+	}
 	// What is in memory is answered without setting up a context.
 	if held, ok := f.content.get(contentKey{slot, i}); ok && held.covers(off, len(buf)) {
 		return f.answerRead(contentKey{slot, i}, held, off, len(buf)), fuse.OK

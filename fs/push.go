@@ -37,7 +37,7 @@ func (f *FS) push(cancel <-chan struct{}, md *mod, ix *indexed, dir int, caller 
 	}
 	ctx, done := f.request(cancel, caller)
 	defer done()
-	p := &pushing{f, md, ix, first, end, maxPush}
+	p := &pushing{f: f, md: md, ix: ix, next: first, end: end, room: maxPush}
 	if !p.push(ctx, pushFirst) {
 		return
 	}
@@ -53,13 +53,28 @@ func (f *FS) push(cancel <-chan struct{}, md *mod, ix *indexed, dir int, caller 
 	})
 }
 
-// pushing is the source files of a directory that the kernel has not been given.
+// pushing is the files of a directory that the kernel has not been given: the source files, or with all, those that are no larger
+// than headSize.
 type pushing struct {
 	f         *FS
 	md        *mod
 	ix        *indexed
 	next, end int // entries
 	room      int // bytes that may be pushed
+	all       bool
+	unknown   bool // the kernel did not know the file that was pushed last
+}
+
+// has reports whether entry i is to be pushed.
+func (p *pushing) has(i int) bool {
+	size := p.ix.size(i)
+	if size == 0 || p.md.isRemoved(i) {
+		return false
+	}
+	if p.all {
+		return size <= headSize
+	}
+	return isSource(p.ix.name(i))
 }
 
 // push gives the kernel n files, or all that are left. It reports whether there may be more.
@@ -69,14 +84,16 @@ func (p *pushing) push(ctx context.Context, n int) bool {
 	defer pushBuffers.Put(buf)
 	for ; p.next < p.end && n > 0; p.next++ {
 		i := p.next
-		if p.ix.isDir(i) || p.ix.size(i) == 0 || !isSource(p.ix.name(i)) || p.md.isRemoved(i) {
+		if !p.has(i) {
 			continue
 		}
 		data, err := f.beginning(ctx, p.md, p.ix, i, buf)
 		if err != nil {
 			return false // who reads it gets the error
 		}
-		switch f.server.InodeNotifyStoreCache(moduleNode(p.md.slot, i), 0, data) {
+		status := f.server.InodeNotifyStoreCache(moduleNode(p.md.slot, i), 0, data)
+		p.unknown = status == fuse.ENOENT
+		switch status {
 		case fuse.OK:
 			f.stats.pushed.Add(1)
 			f.stats.served.Add(int64(len(data)))
@@ -84,7 +101,10 @@ func (p *pushing) push(ctx context.Context, n int) bool {
 		case fuse.ENOSYS:
 			f.pushUnknown.Store(true)
 			return false
-		case fuse.ENOENT: // the kernel does not know the file: it forgot it, or never asked for its attributes
+		case fuse.ENOENT: // the kernel forgot the file, or never asked for its attributes
+			if p.all {
+				return false
+			}
 		default:
 			return false
 		}
