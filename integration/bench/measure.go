@@ -40,7 +40,7 @@ type result struct {
 //	warm-coldbuild   the same command when the module cache has it all, with an empty build cache
 //	warm-dropped     that, when the kernel has forgotten all files (Linux, root)
 //	warm-warm        with the build cache, too
-//	walk             list all files of all modules with their attributes, after having done so once
+//	walk             list all files of all modules with find -ls, after having done so twice
 //	read             read each file of a large module when the kernel has forgotten all (Linux, root)
 //	cold-40ms        cold, with a proxy that takes so long for each request
 //	cold-sumdb       cold, with a checksum database. The go command does not ask it for what a go.sum has; modfs always does
@@ -149,10 +149,15 @@ func disk(_ context.Context, s *session) (result, error) {
 }
 
 func walkAll(ctx context.Context, s *session) (result, error) {
-	if _, err := walk(s.modcache); err != nil {
-		return result{}, err
+	// Twice: the first time, the kernel finds out what has changed above the modules, and the second time it lists that anew.
+	var files lineCounter
+	for range 2 {
+		files = 0
+		if err := walk(s.modcache, &files); err != nil {
+			return result{}, err
+		}
 	}
-	r, err := s.visit(ctx, s.modcache, walk)
+	r, err := s.visit(ctx, s.modcache, func(dir string) (tally, error) { return tally{files: int64(files)}, walk(dir, nil) })
 	r.output = "" // a mount shows what was fetched ahead, too
 	return r, err
 }

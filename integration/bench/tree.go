@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 )
@@ -13,32 +15,31 @@ import (
 // A tally says what was found in a directory tree.
 type tally struct {
 	files int64 // for a walk, directories too
-	bytes int64 // of regular files
+	bytes int64 // that were read
 }
 
-// walk lists dir and what is below it with all attributes, as find -ls does, except for what is below dir/cache: there, a
-// plain directory has files besides.
-func walk(dir string) (tally, error) {
-	var t tally
-	skip := filepath.Join(dir, "cache")
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if name == skip {
-			return fs.SkipDir
-		}
-		fi, err := d.Info()
-		if err != nil {
-			return err
-		}
-		t.files++
-		if fi.Mode().IsRegular() {
-			t.bytes += fi.Size()
-		}
-		return nil
-	})
-	return t, err
+// walk lists dir and what is below it with all attributes by find -ls, except for what is below dir/cache: there, a plain directory
+// has files besides. The listing goes to out; nil: nowhere.
+func walk(dir string, out io.Writer) error {
+	find, err := exec.LookPath("find")
+	if err != nil {
+		return &errNotMeasured{"there is no command find"}
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command(find, dir, "-path", filepath.Join(dir, "cache"), "-prune", "-o", "-ls")
+	cmd.Stdout, cmd.Stderr = out, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd, err, &stderr)
+	}
+	return nil
+}
+
+// lineCounter is a writer that counts lines.
+type lineCounter int64
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	*c += lineCounter(bytes.Count(p, []byte{'\n'}))
+	return len(p), nil
 }
 
 // readTree reads each file below dir.
