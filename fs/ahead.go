@@ -22,7 +22,7 @@ type sequence struct {
 	newest  int       // of cursors
 	run     int       // how many files were read in a row
 	pushing bool
-	reader  int // the last entry that was read of those that are being pushed
+	reader  int // the last entry that was read of those that were pushed, or are to be
 }
 
 // cursor is where a reader is in a directory.
@@ -38,7 +38,7 @@ func (s *sequence) read(t *tree, i int) (first, end int) {
 	defer s.mu.Unlock()
 	dir := t.parent(i)
 	begin, stop := t.children(dir)
-	at := slices.IndexFunc(s.cursors[:], func(p cursor) bool { return p.next > 0 && int(p.dir) == dir })
+	at := slices.IndexFunc(s.cursors[:], func(c cursor) bool { return c.next > 0 && int(c.dir) == dir })
 	switch {
 	case at < 0 || !hasContent(t, begin, i): // somebody begins with the directory
 		if at < 0 {
@@ -71,12 +71,12 @@ func (s *sequence) read(t *tree, i int) (first, end int) {
 	return i + 1, end
 }
 
-// overtaken returns the entry that is to be pushed after the one before next: if the reader has come so far by itself, it is busy with
-// that, and soon will be with the one after it.
-func (s *sequence) overtaken(next int) int {
+// overtaken returns which of the entries [next, end) is to be pushed first: if the reader has come there by itself, it is busy with one
+// of them, and soon will be with the one after it.
+func (s *sequence) overtaken(next, end int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if next <= s.reader {
+	if next <= s.reader && s.reader < end {
 		return s.reader + 2
 	}
 	return next
@@ -117,9 +117,9 @@ func (f *FS) readAhead(md *mod, i int) {
 	}
 	f.background(func() {
 		p := &pushing{f: f, md: md, ix: ix, next: first, end: end, room: aheadBytes, all: true}
+		defer func() { md.sequence.pushed(p.unknown) }()
 		for p.push(f.ctx, 1) {
-			p.next = md.sequence.overtaken(p.next)
+			p.next = md.sequence.overtaken(p.next, end)
 		}
-		md.sequence.pushed(p.unknown)
 	})
 }

@@ -174,7 +174,8 @@ func TestSequence(t *testing.T) {
 			t.Errorf("after %s: %d, %d", name, first, end)
 		}
 	}
-	if next := s.overtaken(at("a/04")); next != at("a/04") {
+	end := at("a/36")
+	if next := s.overtaken(at("a/04"), end); next != at("a/04") {
 		t.Errorf("%s is pushed first", tr.pathOf(next))
 	}
 	for _, name := range []string{"a/04", "a/05", "a/36"} {
@@ -182,8 +183,12 @@ func TestSequence(t *testing.T) {
 			t.Errorf("after %s: %d, %d, and what was begun before is not over", name, first, end)
 		}
 	}
-	if next := s.overtaken(at("a/05")); next != at("a/07") {
+	if next := s.overtaken(at("a/05"), end); next != at("a/07") {
 		t.Errorf("%s is pushed after a/04, when a/05 is being read", tr.pathOf(next))
+	}
+	s.reader = at("b/5") // of another directory
+	if next := s.overtaken(at("a/08"), end); next != at("a/08") {
+		t.Errorf("%s is pushed after a/07", tr.pathOf(next))
 	}
 	s.pushed(true)
 	for i, name := range []string{"a/37", "a/38", "a/39"} {
