@@ -92,7 +92,7 @@ func newSystem(cmd *cobra.Command, f *serveFlags, args []string) (*doctor.System
 			defer c.Close()
 			return c.Version, nil
 		},
-		Owned:   func(m modfs.Found) bool { p, err := m.Daemon(); return err == nil && p.Release() == nil },
+		Owned:   func(m modfs.Found) bool { return owned(&m) },
 		Unmount: func(mountpoint string) error { return modfs.Unmount(mountpoint, true) },
 		Open: func(name string) error {
 			dev, err := os.OpenFile(name, os.O_RDWR, 0)

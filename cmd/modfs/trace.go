@@ -26,7 +26,8 @@ func newTrace() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace [flags] -- COMMAND [ARGUMENT...]",
 		Short: "Run a command, and say which modules it waited for",
-		Long: `Trace runs COMMAND as 'modfs run' does, and says on standard error which modules
+		Long: `Trace runs COMMAND as 'modfs run' does, on your mount where GOMODCACHE is if there
+is one and --store does not name another, and says on standard error which modules
 it touched: for how long it waited for each, when it first did, and whether the
 module was fetched while it waited (miss), fetched ahead in time (ahead), or there
 already (hit). With --out it also writes a trace for ui.perfetto.dev or
@@ -47,6 +48,9 @@ where the daemon may not look at that; one that takes it out is not counted.`,
 				return err
 			}
 			defer t.close()
+			if m := mountAtModCache(cmd.Context()); m != nil && !cmd.Flags().Changed("store") && owned(m) {
+				f.store = m.Store
+			}
 			return run(cmd, &f, time.Duration(patience), args, &t)
 		},
 	}
@@ -56,6 +60,12 @@ where the daemon may not look at that; one that takes it out is not counted.`,
 	cmd.Flags().StringVar(&t.name, "out", "", "write a trace to `file`, as JSON of Chrome's trace event format")
 	cmd.Flags().IntVar(&t.top, "top", 25, "print the `n` modules that were waited for longest; 0: all")
 	return cmd
+}
+
+// owned reports whether the daemon of a mount lives and is ours: to others it tells nothing.
+func owned(m *modfs.Found) bool {
+	p, err := m.Daemon()
+	return err == nil && p.Release() == nil
 }
 
 // tracing is what `modfs trace` learns of a command. A nil one does nothing.
