@@ -19,8 +19,9 @@
 // OPEN, OPENDIR, FLUSH or ACCESS requests, hence no handles. A node ID is arithmetic (module slot, entry index)
 // for all that is inside a module; see node.go.
 //
-// Lock order: FS.steering is taken before all others. nodes.mu and every other mutex of this package is a leaf: none is held
-// while another is taken, nor during I/O or a callback.
+// Lock order: FS.steering is taken before all others, and pins.disk and origins.disk before the mu beside them; these three are
+// held during I/O, and no request waits for one. nodes.mu and every other mutex of this package is a leaf: none is held while
+// another is taken, nor during I/O or a callback.
 package fs
 
 import (

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/mod/module"
 )
@@ -50,7 +51,7 @@ var (
 // loadKept reads what is pinned in a store's directory. A line that is none is dropped.
 func loadKept(dir string) (*kept, error) {
 	k := &kept{file: filepath.Join(dir, keptFile), by: make(map[module.Version]int64)}
-	data, err := os.ReadFile(k.file)
+	data, err := readKept(k.file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read which modules are pinned: %w", err)
 	}
@@ -61,6 +62,19 @@ func loadKept(dir string) (*kept, error) {
 		}
 	}
 	return k, nil
+}
+
+// maxKeptFile is how large the file can be, in bytes: far more than MaxKept lines take.
+const maxKeptFile = 64 << 20
+
+// readKept reads the file. A named pipe, or a link, that somebody put there is neither waited for nor followed.
+func readKept(name string) ([]byte, error) {
+	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readAtMost(file, maxKeptFile)
 }
 
 // keys are the keys in the store of what is pinned: the archive, and what it takes to offer it.

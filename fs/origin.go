@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/mod/module"
 )
@@ -38,7 +39,9 @@ func openOrigins(dir string, has func(module.Version) bool) *origins {
 	o := &origins{by: make(map[module.Version]string)}
 	name := filepath.Join(dir, originsFile)
 	torn := false
-	if file, err := os.Open(name); err == nil {
+	// Somebody may have put a named pipe or a link there: neither is waited for or followed.
+	const careful = syscall.O_NONBLOCK | syscall.O_NOFOLLOW
+	if file, err := os.OpenFile(name, os.O_RDONLY|careful, 0); err == nil {
 		data, _ := readAtMost(file, maxOrigins) // best effort, as all of this
 		file.Close()
 		torn = len(data) > 0 && data[len(data)-1] != '\n'
@@ -53,7 +56,7 @@ func openOrigins(dir string, has func(module.Version) bool) *origins {
 			}
 		}
 	}
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|careful, 0o600)
 	if err != nil {
 		return o
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/mod/module"
@@ -54,5 +55,20 @@ func TestOriginsTorn(t *testing.T) {
 	}
 	if len(o.by) != 1 {
 		t.Errorf("%v, want but the one that is there", o.by)
+	}
+}
+
+// What is no file is not waited for: nothing depends on it.
+func TestOriginsPipe(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, originsFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := module.Version{Path: "example.com/a", Version: "v1.0.0"}
+	o := openOrigins(dir, func(module.Version) bool { return true })
+	defer o.close()
+	o.note(a, "direct")
+	if from := o.of(a); from != "direct" {
+		t.Errorf("origin %q", from)
 	}
 }

@@ -151,7 +151,7 @@ func faultCases(t *testing.T, f fault, most int, try func(t *testing.T, f fault)
 func TestDiskWriteFaults(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("each operation that writes fails in turn: some seconds")
+		t.Skip("-short: each operation that writes fails in turn: some seconds")
 	}
 	disk := newFaultFS(t)
 	proxy := proxytest.New(t, faultModule(0))
@@ -192,7 +192,7 @@ func TestDiskWriteFaults(t *testing.T) {
 func TestDiskReadFaults(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("each operation that reads fails in turn: some seconds")
+		t.Skip("-short: each operation that reads fails in turn: some seconds")
 	}
 	disk := newFaultFS(t)
 	proxy := proxytest.New(t, faultModule(0))
@@ -351,7 +351,7 @@ func TestDiskFull(t *testing.T) {
 func TestDiskManyReaders(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("24 readers of a store of 2 MiB: some seconds")
+		t.Skip("-short: 24 readers of a store of 2 MiB: some seconds")
 	}
 	const readers, limit = 24, 2 << 20
 	large := faultModule(999)

@@ -138,7 +138,7 @@ func TestTermStuck(t *testing.T) {
 func TestTermBuild(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it has go commands build for some seconds")
+		t.Skip("-short: go commands build for some seconds")
 	}
 	mods := busyModules()
 	proxy := proxytest.New(t, mods...)

@@ -257,7 +257,7 @@ func (b *busy) build() {
 func TestKillDaemon(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("20 daemons are killed in turn: some seconds")
+		t.Skip("-short: 20 daemons are killed in turn: some seconds")
 	}
 	const perStore = 5 // until all is fetched, and there is nothing to be in the middle of
 	kills := 20

@@ -333,7 +333,7 @@ func goDownload(t *testing.T, env, mods []string) map[string]downloaded {
 func TestHostileZips(t *testing.T) {
 	t.Parallel()
 	if raceEnabled {
-		t.Skip("takes long with the race detector, and what checks zips is tested with it in package fetch")
+		t.Skip("-race: it takes long, and what checks zips is tested with it in package fetch")
 	}
 	fusetest.Require(t)
 	proxy := proxytest.New(t)

@@ -20,7 +20,7 @@ const maxResident = 250 << 20
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	if testing.Short() || raceEnabled {
-		t.Skip("takes long, and the race detector takes memory of its own")
+		t.Skip("-short, or -race: it takes long, and the race detector takes memory of its own")
 	}
 	const modules, many, large = 500, 3, 6
 	var mods []proxytest.Module

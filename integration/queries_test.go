@@ -14,7 +14,7 @@ import (
 // and commits, also of modules that come from version control; and what it knew, when there is no network.
 func TestFileProxyQueries(t *testing.T) {
 	if testing.Short() {
-		t.Skip("runs some forty go commands")
+		t.Skip("-short: it runs some forty go commands")
 	}
 	s := vcstest.New(t)
 	lib := s.Repo("lib", map[string]string{

@@ -25,12 +25,9 @@ longest first. What is pinned, or open, stays. The exit status is 1 if the store
 takes more than --max-size after that.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mountpoint := ""
-			if len(args) == 1 {
-				var err error
-				if mountpoint, err = mountpointPath(args[0]); err != nil {
-					return err
-				}
+			mountpoint, err := optionalMountpoint(args)
+			if err != nil {
+				return err
 			}
 			var gc control.GC
 			if cmd.Flags().Changed("max-size") {

@@ -28,12 +28,9 @@ it is pinned, and where it came from. What is pinned and not there (yet) has no
 size.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mountpoint := ""
-			if len(args) == 1 {
-				var err error
-				if mountpoint, err = mountpointPath(args[0]); err != nil {
-					return err
-				}
+			mountpoint, err := optionalMountpoint(args)
+			if err != nil {
+				return err
 			}
 			return f.steer(cmd, mountpoint, func(c *control.Client) error {
 				all, err := c.Modules(cmd.Context())

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	modfs "modfs/fs"
 	"modfs/fs/control"
 )
 
@@ -89,15 +88,11 @@ func pinned(ctx context.Context, c *control.Client, args []string, unpin bool) (
 		if err != nil {
 			return nil, err
 		}
-		var are []modfs.Resident
+		are := make(map[string]bool)
 		for _, r := range all {
-			if r.Pinned {
-				are = append(are, r)
-			}
+			are[r.Module+"@"+r.Version] = r.Pinned
 		}
-		maps.DeleteFunc(listed, func(name string, _ bool) bool {
-			return !slices.ContainsFunc(are, func(r modfs.Resident) bool { return r.Module+"@"+r.Version == name })
-		})
+		maps.DeleteFunc(listed, func(name string, _ bool) bool { return !are[name] })
 		if len(listed)+len(named) == 0 {
 			return nil, fmt.Errorf("nothing that it lists is pinned")
 		}

@@ -28,6 +28,14 @@ func (f *steerFlags) register(cmd *cobra.Command) {
 	fs.BoolVar(&f.asJSON, "json", false, "print JSON")
 }
 
+// optionalMountpoint returns the only argument, "" if there is none.
+func optionalMountpoint(args []string) (string, error) {
+	if len(args) == 0 {
+		return "", nil
+	}
+	return mountpointPath(args[0])
+}
+
 // cutMountpoint takes a mountpoint off the front of arguments that are module versions or files otherwise; "" is for none.
 func cutMountpoint(args []string) (mountpoint string, rest []string, err error) {
 	if len(args) == 0 || strings.Contains(args[0], "@") {
