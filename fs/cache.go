@@ -61,12 +61,19 @@ func (f *FS) evicted(e lru.Eviction) {
 // touch notes that something may have come to paths or gone from there, of which the kernel does not know. The moment is the
 // mtime of directories above modules, by which it sees that a listing it keeps is old. The directories above paths are
 // made to be asked for it at once.
-func (f *FS) touch(paths ...string) {
-	f.changed.Store(time.Now().UnixNano())
+func (f *FS) touch(paths ...string) { f.listingsChanged(false, paths) }
+
+// came is touch where nothing has gone.
+func (f *FS) came(paths ...string) { f.listingsChanged(true, paths) }
+
+func (f *FS) listingsChanged(came bool, paths []string) {
+	now := time.Now()
+	f.changed.Store(now.UnixNano())
+	ids := f.nodes.changed(now, came, paths)
 	if f.server == nil {
 		return
 	}
-	for _, id := range f.nodes.above(paths) {
+	for _, id := range ids {
 		f.server.InodeNotify(id, -1, 0) // best effort: the attributes hold for a minute at most
 	}
 }
@@ -277,7 +284,7 @@ func (f *FS) put(key string, data []byte) error {
 		return nil
 	}
 	f.replaced(key)
-	f.touch(inMod(key))
+	f.came(inMod(key))
 	return nil
 }
 

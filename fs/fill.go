@@ -89,7 +89,7 @@ func (f *FS) filled(md *mod) {
 	md.counted.Store(true) // to open it again spares no download
 	f.arrived(md.Version)
 	f.replaced(md.zipKey)
-	f.touch(inMod(md.zipKey), inMod(moduleDir(md.Version)))
+	f.came(inMod(md.zipKey), inMod(moduleDir(md.Version)))
 }
 
 // filler returns what fills the store with the archive of a module; ahead, for a thread or for none in particular, if nobody waits

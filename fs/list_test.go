@@ -243,11 +243,71 @@ func TestLongUnchanged(t *testing.T) {
 }
 
 func TestDirTimeout(t *testing.T) {
-	for unchanged, want := range map[time.Duration]time.Duration{
-		-time.Hour: minDirTimeout, 0: minDirTimeout, 10 * time.Second: 10 * time.Second, time.Hour: maxDirTimeout,
+	for _, test := range []struct{ told, unchanged, want time.Duration }{
+		{-time.Hour, -time.Hour, minDirTimeout},
+		{0, 0, minDirTimeout},
+		{2 * time.Second, 0, 2 * time.Second},
+		{20 * time.Second, 20 * time.Second, 20 * time.Second},
+		{time.Hour, 0, busyDirTimeout},
+		{time.Hour, 20 * time.Second, 20 * time.Second},
+		{time.Hour, time.Hour, maxDirTimeout},
+		{0, time.Hour, minDirTimeout},
 	} {
-		if got := dirTimeout(unchanged); got != want {
-			t.Errorf("unchanged for %v: %v, want %v", unchanged, got, want)
+		if got := dirTimeout(test.told, test.unchanged); got != test.want {
+			t.Errorf("told %v ago, all unchanged for %v: %v, want %v", test.told, test.unchanged, got, test.want)
+		}
+	}
+}
+
+// TestChanged checks which directories are told of what comes and goes below them.
+func TestChanged(t *testing.T) {
+	var nodes nodes
+	nodes.init("")
+	dirs := []string{"", "a", "a/b", "a/b/c"}
+	for _, p := range dirs[1:] {
+		nodes.lookup(node{path: p, Path: Path{Kind: KindPrefix}})
+	}
+	told := func(came bool, paths ...string) string {
+		var names []string
+		for _, id := range nodes.changed(time.Now(), came, paths) {
+			names = append(names, "/"+nodes.path(id))
+		}
+		return strings.Join(names, " ")
+	}
+	const all = "/a/b/c /a/b /a /"
+	for i, step := range []struct {
+		came bool
+		path string
+		want string
+	}{
+		{true, "a/b/c/1", all},            // they are told that it is there
+		{true, "a/b/c/2", "/a/b/c"},       // which they know by now
+		{true, "a/b/x/y/1", "/a/b"},       // x, which the kernel has not asked for, may be new to it
+		{false, "a/b/c/1", all},           // it may have been the last
+		{true, "a/b/c/1", all},            //
+		{true, "a/b/c/2", "/a/b/c"},       //
+		{false, "a/b/c", "/a/b /a /"},     // c itself has gone
+		{true, "a/b/c/1", all},            // and is there again
+		{false, "a/b/d", "/a/b /a /"},     // nothing of c has gone, but perhaps of those above it
+		{true, "a/b/c/2", "/a/b/c"},       //
+		{true, "a/b/e", "/a/b /a /"},      //
+		{true, "elsewhere/f", "/"},        //
+		{true, "", ""},                    // nothing is above the root
+		{false, "a/b/c/1", all},           //
+		{true, "a/b/c/1", all},            //
+		{true, "a/b/c/d/e/f/g", "/a/b/c"}, //
+	} {
+		if got := told(step.came, step.path); got != step.want {
+			t.Errorf("step %d, %+v: told %s, want %s", i, step, got, step.want)
+		}
+	}
+	before := time.Now()
+	told(true, "a/b/c/1", "a/2")
+	for _, p := range dirs {
+		id, _ := nodes.id(p)
+		want := p == "a/b/c" || p == "a"
+		if got := !nodes.lastChanged(nodes.get(id)).Before(before); got != want {
+			t.Errorf("/%s is marked as changed: %v, want %v", p, got, want)
 		}
 	}
 }

@@ -26,9 +26,11 @@ const (
 	// answerTimeout is for upstream's answers that change with time: list and @latest.
 	answerTimeout = 30 * time.Second
 
-	// The attributes of directories above modules hold for at least minDirTimeout and at most maxDirTimeout; see dirTimeout.
-	minDirTimeout = time.Second
-	maxDirTimeout = time.Minute
+	// The attributes of directories above modules hold for at least minDirTimeout and at most maxDirTimeout, or busyDirTimeout
+	// while other such directories change; see dirTimeout.
+	minDirTimeout  = time.Second
+	busyDirTimeout = 10 * time.Second
+	maxDirTimeout  = time.Minute
 )
 
 // Lookup implements fuse.RawFileSystem.
@@ -329,7 +331,8 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 		if f.overlay != nil && n.Kind.merged() {
 			f.mergeAttr(a, n.path, changed)
 		}
-		return dirTimeout(time.Since(changed))
+		now := time.Now()
+		return dirTimeout(now.Sub(f.nodes.lastChanged(n)), now.Sub(changed))
 	case n.data != nil:
 		a.Ino = n.id | pathInoBit // each content is a file of its own
 		mode := f.downloadMode(n)
@@ -347,12 +350,12 @@ func (f *FS) pathAttr(a *fuse.Attr, n *node) time.Duration {
 	return forever
 }
 
-// dirTimeout is for how long the attributes of a directory above modules hold. Their mtime tells the kernel that a listing that it
-// keeps is old, and to check permissions it asks for those of each directory on the way to a file. The kernel is told when a
-// listing changes (touch), but not of each change that depends on what clients do elsewhere; so what has not changed for a
-// while is believed for as long.
-func dirTimeout(unchanged time.Duration) time.Duration {
-	return min(max(unchanged, minDirTimeout), maxDirTimeout)
+// dirTimeout is for how long the attributes of a directory above modules hold, which the kernel was told to ask for again so long
+// ago, while all of them have not changed for a time. Their mtime tells the kernel that a listing that it keeps is old, and to
+// check permissions it asks for those of each directory on the way to a file. The kernel is told when a listing changes (touch),
+// but not of each change that depends on what clients do elsewhere; so what has not changed for a while is believed for as long.
+func dirTimeout(told, unchanged time.Duration) time.Duration {
+	return min(max(told, minDirTimeout), max(unchanged, busyDirTimeout), maxDirTimeout)
 }
 
 // Permissions, as the go command leaves them after unpacking.

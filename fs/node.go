@@ -60,9 +60,19 @@ type node struct {
 	born time.Time // mtime, for data
 
 	over *overFile // not nil: what is there is the overlay's
+	dir  *dirNode  // not nil: a directory
 
 	lookups *uint64 // what the kernel knows of; guarded by nodes.mu
 	memory  int64   // what nodes.bytes has for it
+}
+
+// dirNode is what changes about a directory. It is guarded by nodes.mu.
+type dirNode struct {
+	changed time.Time // when the kernel was last told that its listing may have changed; the zero time if it never was
+
+	// known: those above were told that it is there, and since then nothing below it has gone. What comes to be below it does not
+	// change their listings.
+	known bool
 }
 
 func (n *node) isDir() bool {
@@ -111,7 +121,7 @@ type nodes struct {
 
 // init makes the root, which stands for the path top.
 func (t *nodes) init(top string) {
-	root := &node{id: rootID, path: top, Path: parse(top), lookups: new(uint64)}
+	root := &node{id: rootID, path: top, Path: parse(top), lookups: new(uint64), dir: new(dirNode)}
 	t.byID = map[uint64]*node{rootID: root}
 	t.byPath = map[string]uint64{top: rootID}
 	t.byIno = make(map[uint64]uint64)
@@ -145,6 +155,9 @@ func (t *nodes) lookup(want node) *node {
 		n = &want
 		n.id = t.next
 		n.lookups = new(uint64)
+		if n.isDir() {
+			n.dir = new(dirNode)
+		}
 		t.next++
 		t.byID[n.id] = n
 		n.memory = nodeOverhead + int64(len(n.path)+len(n.data))
@@ -192,20 +205,43 @@ func (t *nodes) replace(id, ino uint64) *node {
 	return &m
 }
 
-// above returns the IDs of the directories above paths that the kernel knows.
-func (t *nodes) above(paths []string) []uint64 {
+// changed notes that at now something has come to paths or, unless came is set, may have gone from there. It returns the IDs of the
+// directories above them that the kernel knows and whose listings that may change.
+func (t *nodes) changed(now time.Time, came bool, paths []string) []uint64 {
 	var ids []uint64
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	dirNode := func(p string) (uint64, *dirNode) {
+		if id, ok := t.byPath[p]; ok {
+			return id, t.byID[id].dir
+		}
+		return 0, nil
+	}
 	for _, p := range paths {
-		for p != "" {
+		if _, d := dirNode(p); d != nil && !came {
+			d.known = false
+		}
+		for known := false; p != "" && !known; {
 			p = parentDir(p)
-			if id, ok := t.byPath[p]; ok && !slices.Contains(ids, id) {
+			id, d := dirNode(p)
+			if d == nil {
+				continue
+			}
+			if !slices.Contains(ids, id) {
 				ids = append(ids, id)
 			}
+			known = came && d.known
+			d.changed, d.known = now, came
 		}
 	}
 	return ids
+}
+
+// lastChanged returns when the kernel was last told that the listing of n, a directory, may have changed.
+func (t *nodes) lastChanged(n *node) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.dir.changed
 }
 
 // id returns the ID of the node at a path, false if the kernel knows none.

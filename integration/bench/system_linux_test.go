@@ -31,6 +31,14 @@ func TestField(t *testing.T) {
 	}
 }
 
+func TestTouchMemory(t *testing.T) {
+	for _, n := range []int64{0, 1, 1 << 20} {
+		if err := touchMemory(n); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
 func TestProcessUsage(t *testing.T) {
 	if _, peak, err := processUsage(os.Getpid()); err != nil || peak == 0 {
 		t.Errorf("peak %d, %v", peak, err)
