@@ -80,6 +80,9 @@ type Options struct {
 	// credentials, and all who can read the mount could read them.
 	HidePrivate bool
 
+	// KeepAwake says when idle processors are kept awake while many requests come.
+	KeepAwake KeepAwake
+
 	// MemoryLimit bounds the inflated file content kept in memory, in bytes. 0 means 64 MiB.
 	MemoryLimit int64
 
@@ -156,6 +159,7 @@ type FS struct {
 	onRequest func(fetch.Request) // what else is to be told; nil: nobody
 	onSeed    func(fetch.Check)   // what else is to be told; nil: nobody
 	damage    damage
+	awake     awake
 	changed   atomic.Int64 // Unix nanoseconds of the last change of what listings show
 	stats     stats
 	errors    errorLog
@@ -309,6 +313,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	})
 	f.settleKept()
 	f.initPrefetch()
+	f.initAwake()
 	zip, other := f.client.Limits()
 	f.background(func() { f.endLate(requestLimit(zip, other)) })
 	return f, nil
@@ -439,6 +444,7 @@ func (f *FS) close() error {
 	f.stop()
 	f.work.wait()
 	f.zips.closeAll()
+	f.awake.close()
 	if f.client != nil {
 		f.client.Close()
 	}

@@ -40,6 +40,7 @@ type adder func(e fuse.DirEntry, fill func(*fuse.EntryOut)) bool
 
 func (f *FS) list(cancel <-chan struct{}, in *fuse.ReadIn, off uint64, add adder) fuse.Status {
 	f.stats.listings.Add(1)
+	f.noteRequest()
 	f.at("list")
 	if slot, i, ok := moduleEntry(in.NodeId); ok {
 		return f.listInModule(cancel, slot, i, off, in.Pid, add)

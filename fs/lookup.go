@@ -36,6 +36,7 @@ const (
 // Lookup implements fuse.RawFileSystem.
 func (f *FS) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	f.stats.lookups.Add(1)
+	f.noteRequest()
 	f.at("lookup")
 	if slot, i, ok := moduleEntry(header.NodeId); ok {
 		return f.lookupInModule(cancel, slot, i, name, header.Pid, out)
@@ -247,6 +248,7 @@ func (f *FS) Forget(id, lookups uint64) {
 // GetAttr implements fuse.RawFileSystem.
 func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	f.stats.getattrs.Add(1)
+	f.noteRequest()
 	slot, i, ok := moduleEntry(in.NodeId)
 	if !ok {
 		n := f.nodes.get(in.NodeId)

@@ -25,6 +25,7 @@ func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENO
 // Read implements fuse.RawFileSystem.
 func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	f.stats.reads.Add(1)
+	f.noteRequest()
 	f.at("read")
 	off := int64(in.Offset)
 	if off < 0 {

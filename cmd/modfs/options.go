@@ -38,6 +38,7 @@ type serveFlags struct {
 	seeds      []string
 	private    choiceValue
 	prefetch   choiceValue
+	keepAwake  choiceValue
 	listen     string
 	timeout    time.Duration
 	idle       time.Duration
@@ -68,6 +69,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	f.minFree = freeValue{percent: defaultMinFree}
 	f.memory = 64 << 20
 	f.prefetch = choiceValue{"auto", "mode", []string{"auto", "off"}}
+	f.keepAwake = choiceValue{"auto", "when", []string{"auto", "always", "off"}}
 	f.private = choiceValue{"", "mode", []string{"serve", "off"}}
 	f.resolve = choiceValue{"", "who", []string{"client", "daemon"}}
 	f.layout = choiceValue{layout, "layout", []string{"modcache", "gopath"}}
@@ -88,6 +90,7 @@ func (f *serveFlags) register(fs *pflag.FlagSet, logLevel, layout string) {
 	fs.StringArrayVar(&f.seeds, "seed", nil, "take modules from the module cache or proxy's tree in `dir` before a proxy is asked; repeatable")
 	fs.Var(&f.private, "private-modules", f.private.usage("what private modules are on the mount")+" (default: serve, off with --allow-other)")
 	fs.Var(&f.prefetch, "prefetch", f.prefetch.usage("fetch ahead what a go.sum lists"))
+	fs.Var(&f.keepAwake, "keep-awake", f.keepAwake.usage("keep idle processors from sleeping while many requests come (Linux, root)"))
 	fs.Var(&f.memory, "memory", "limit of the memory that holds inflated files")
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up fetching a module after this `time`, and what is small after 2m")
 	fs.DurationVar(&f.idle, "idle-timeout", 30*time.Second, "give up what brings nothing, or less than 4 KiB, in this `time`")
@@ -176,6 +179,9 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 	o.Pkg = f.layout.word == "gopath"
 	o.MemoryLimit = max(int64(f.memory), 1) // 0 would mean the default
 	o.NoPrefetch = f.prefetch.word == "off"
+	if f.keepAwake.word != "auto" {
+		o.KeepAwake = modfs.KeepAwake(f.keepAwake.word)
+	}
 	return o, nil
 }
 
