@@ -4,61 +4,65 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"modfs/fetch/proxytest"
 )
 
+// watchedLatency is the kernel's device, of which it is noted what is asked of it, and what the kernel then says.
+type watchedLatency struct {
+	*os.File
+	asked, says chan uint32
+}
+
+func (w watchedLatency) Write(p []byte) (int, error) {
+	n, err := w.File.Write(p)
+	if err != nil {
+		return n, err
+	}
+	var b [4]byte
+	if _, err := w.ReadAt(b[:], 0); err != nil {
+		return 0, err
+	}
+	w.asked <- binary.NativeEndian.Uint32(p)
+	w.says <- binary.NativeEndian.Uint32(b[:])
+	return n, nil
+}
+
 // TestKeepAwake checks with the kernel that processors stay awake while requests come, and may sleep afterwards.
 func TestKeepAwake(t *testing.T) {
-	// The kernel says what is asked of it. Others may ask, too.
-	device, err := os.OpenFile(latencyDevice, os.O_RDONLY, 0)
+	device, err := os.OpenFile(latencyDevice, os.O_RDWR, 0)
 	if err != nil {
 		t.Skip("needs root, and a kernel with PM QoS: ", err)
 	}
-	defer device.Close()
-	latency := func() uint32 {
-		var b [4]byte
-		if _, err := device.ReadAt(b[:], 0); err != nil {
-			t.Fatal(err)
-		}
-		return binary.NativeEndian.Uint32(b[:])
+	f := unmounted(t, proxytest.New(t), func(o *Options) { o.KeepAwake = KeepAwakeAlways })
+	if f.awake.device == nil {
+		t.Fatal("it has no device")
 	}
-	if n := latency(); n != asleepLatency {
-		t.Skipf("something else keeps processors awake: %d µs", n)
-	}
-	dir, f := mountTest(t, proxytest.New(t), func(o *Options) { o.KeepAwake = KeepAwakeAlways })
-	// Names that are not there are asked for each time.
-	ask := func() {
-		if _, err := os.Lstat(filepath.Join(dir, "cache/download/sumdb/none")); err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		var st unix.Statx_t
-		if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st); err != nil {
-			t.Fatal(err)
-		}
-	}
-	await := func(what string, want uint32, do func()) {
-		for deadline := time.Now().Add(time.Minute); latency() != want; do() {
+	f.awake.device.Close()
+	w := watchedLatency{device, make(chan uint32, 10), make(chan uint32, 10)}
+	f.awake.device = w
+	for range 2 {
+		for deadline := time.Now().Add(time.Minute); len(w.says) == 0; {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: %d µs, want %d", what, latency(), want)
+				t.Fatal("requests keep nothing awake")
 			}
+			f.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: rootID}}, new(fuse.AttrOut))
+		}
+		if asked, says := <-w.asked, <-w.says; asked != awakeLatency || says != awakeLatency {
+			t.Errorf("while requests come: asked for %d µs, and the kernel says %d", asked, says)
+		}
+		// What it says afterwards depends on what others ask.
+		if asked, says := <-w.asked, <-w.says; asked != asleepLatency {
+			t.Errorf("when none come any more: asked for %d µs, and the kernel says %d", asked, says)
 		}
 	}
-	pause := func() { time.Sleep(time.Millisecond) }
-	await("while requests come", awakeLatency, ask)
-	await("when none come any more", asleepLatency, pause)
-	await("when some come again", awakeLatency, ask)
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	await("after the unmount", asleepLatency, pause)
 }
 
 // TestOpenLatency checks that nothing is told of a device that cannot be opened, but to who wants it.
