@@ -28,6 +28,7 @@ const (
 const (
 	awakePeriod = 20 * time.Millisecond // how often it is looked how many requests there were
 	awakeLeast  = 20                    // that many in a period keep processors awake: they save at least 2 % of it
+	awakeQuiet  = 5                     // after so many periods with fewer they may sleep again
 	awakeStart  = 64                    // every so many requests it is made sure that somebody looks
 )
 
@@ -77,16 +78,22 @@ func (f *FS) noteRequest() {
 	})
 }
 
-// watch keeps processors awake for as long as there are many requests in each period. There were so many before; period waits
-// for the end of one and returns how many there were until then, or false if it is not to go on.
+// watch keeps processors awake from the first period with many requests until there were none such for a while. There were so many
+// requests before; period waits for the end of one and returns how many there were until then, or false if it is not to go on.
 func (a *awake) watch(before uint64, period func() (uint64, bool)) error {
 	awake := false
-	for {
+	for quiet := 0; quiet < awakeQuiet; {
 		n, ok := period()
-		if !ok || n-before < awakeLeast {
+		if !ok {
 			break
 		}
+		many := n-before >= awakeLeast
 		before = n
+		if !many {
+			quiet++
+			continue
+		}
+		quiet = 0
 		if !awake {
 			awake = true
 			if err := a.allow(awakeLatency); err != nil {

@@ -36,16 +36,19 @@ func (l *latencies) Close() error { return nil }
 func TestAwakeWatch(t *testing.T) {
 	const least = awakeLeast
 	kept := []uint32{awakeLatency, asleepLatency}
+	quiet := func(n uint64) []uint64 { return slices.Repeat([]uint64{n}, awakeQuiet) }
 	for _, test := range []struct {
 		name    string
 		periods []uint64 // how many requests were in each
 		want    []uint32 // what the device is told
 	}{
 		{"unmounted at once", nil, nil},
-		{"no requests", []uint64{0}, nil},
-		{"few", []uint64{least - 1}, nil},
-		{"many", []uint64{least, 1000, least, least - 1}, kept},
+		{"no requests", quiet(0), nil},
+		{"few", quiet(least - 1), nil},
+		{"many", slices.Concat([]uint64{least, 1000, least}, quiet(least-1)), kept},
+		{"with pauses", slices.Concat([]uint64{0, least}, quiet(0)[1:], []uint64{least}, quiet(0)), kept},
 		{"unmounted while many come", []uint64{least, least}, kept},
+		{"unmounted in a pause", []uint64{least, 0}, kept},
 	} {
 		var device latencies
 		a := awake{device: &device}
