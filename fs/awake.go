@@ -42,7 +42,7 @@ const (
 type awake struct {
 	device   io.WriteCloser // nil: they are not kept awake; the constraint ends when it is closed
 	requests atomic.Uint64
-	watched  atomic.Bool // somebody looks at how many there are
+	watched  atomic.Bool // somebody looks at how many there are, or nobody ever will
 }
 
 // initAwake opens the device, if processors are to be kept awake and this process may do so.
@@ -60,7 +60,6 @@ func (f *FS) noteRequest() {
 		return
 	}
 	f.background(func() {
-		defer a.watched.Store(false)
 		f.at("keep awake")
 		ticks := time.NewTicker(awakePeriod)
 		defer ticks.Stop()
@@ -74,7 +73,9 @@ func (f *FS) noteRequest() {
 		})
 		if err != nil {
 			f.log.Warn("idle processors are not kept awake", "err", err)
+			return // and it is not tried again
 		}
+		a.watched.Store(false)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,12 +19,16 @@ type latencies struct {
 	mu      sync.Mutex
 	written []uint32
 	err     error
+	failed  chan<- struct{} // is told of each error, if not nil
 }
 
 func (l *latencies) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
+		if l.failed != nil {
+			l.failed <- struct{}{}
+		}
 		return 0, l.err
 	}
 	l.written = append(l.written, binary.NativeEndian.Uint32(p))
@@ -125,4 +130,31 @@ func TestAwakeStart(t *testing.T) {
 	}
 	request(awakeStart)
 	<-looks
+}
+
+// TestAwakeBroken checks that a device that fails is not tried again.
+func TestAwakeBroken(t *testing.T) {
+	var looks atomic.Int32
+	f := unmounted(t, proxytest.New(t), func(o *Options) {
+		o.KeepAwake = KeepAwakeOff
+		o.hook = func(what string) {
+			if what == "keep awake" {
+				looks.Add(1)
+			}
+		}
+	})
+	failed := make(chan struct{}, 10)
+	f.awake.device = &latencies{err: errors.New("broken"), failed: failed}
+	requests := func() {
+		f.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: rootID}}, new(fuse.AttrOut))
+	}
+	for len(failed) == 0 {
+		requests()
+	}
+	for end := time.Now().Add(5 * awakePeriod); time.Now().Before(end); {
+		requests()
+	}
+	if n := looks.Load(); n != 1 {
+		t.Errorf("tried %d times", n)
+	}
 }
