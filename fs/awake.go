@@ -17,10 +17,10 @@ import (
 type KeepAwake string
 
 const (
-	// KeepAwakeAuto, the zero value, is for where it was measured to help: with the kernel's cpuidle driver haltpoll, which is for virtual
-	// machines, and lets a processor wait awake for a moment anyway. A processor of one's own saves power when it
-	// sleeps, and others become faster by it.
-	KeepAwakeAuto   KeepAwake = ""
+	// KeepAwakeAuto, and the zero value, is for where it was measured to help: with the kernel's cpuidle driver haltpoll, which is for
+	// virtual machines, and lets a processor wait awake for a moment anyway. A processor of one's own saves power when it sleeps, and
+	// others become faster by it.
+	KeepAwakeAuto   KeepAwake = "auto"
 	KeepAwakeAlways KeepAwake = "always"
 	KeepAwakeOff    KeepAwake = "off"
 )

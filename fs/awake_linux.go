@@ -18,7 +18,8 @@ func openLatency(k KeepAwake, log *slog.Logger) io.WriteCloser {
 	switch k {
 	case KeepAwakeOff:
 		return nil
-	case KeepAwakeAuto:
+	case KeepAwakeAlways:
+	default:
 		driver, err := os.ReadFile(cpuidleDriver)
 		if err != nil || strings.TrimSpace(string(driver)) != "haltpoll" {
 			return nil

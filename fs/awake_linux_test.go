@@ -67,7 +67,7 @@ func TestKeepAwake(t *testing.T) {
 
 // TestOpenLatency checks that nothing is told of a device that cannot be opened, but to who wants it.
 func TestOpenLatency(t *testing.T) {
-	for _, k := range []KeepAwake{KeepAwakeAuto, KeepAwakeAlways, KeepAwakeOff} {
+	for _, k := range []KeepAwake{"", KeepAwakeAuto, KeepAwakeAlways, KeepAwakeOff} {
 		var logged strings.Builder
 		device := openLatency(k, slog.New(slog.NewTextHandler(&logged, nil)))
 		allowed := syscall.Access(latencyDevice, unix.W_OK) == nil

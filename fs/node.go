@@ -211,19 +211,19 @@ func (t *nodes) changed(now time.Time, came bool, paths []string) []uint64 {
 	var ids []uint64
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	dirNode := func(p string) (uint64, *dirNode) {
+	dirAt := func(p string) (uint64, *dirNode) {
 		if id, ok := t.byPath[p]; ok {
 			return id, t.byID[id].dir
 		}
 		return 0, nil
 	}
 	for _, p := range paths {
-		if _, d := dirNode(p); d != nil && !came {
+		if _, d := dirAt(p); d != nil && !came {
 			d.known = false
 		}
 		for known := false; p != "" && !known; {
 			p = parentDir(p)
-			id, d := dirNode(p)
+			id, d := dirAt(p)
 			if d == nil {
 				continue
 			}

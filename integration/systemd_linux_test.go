@@ -62,7 +62,7 @@ func accepted(t *testing.T, line string) {
 // analyze has systemd-analyze verify a unit, and, if it is the system's, rate it.
 func analyze(t *testing.T, name, text string) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("no systemd-analyze")
+		t.Skip("no systemd-analyze: install systemd")
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "modfs.service")

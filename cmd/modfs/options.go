@@ -179,9 +179,7 @@ func (f *serveFlags) options(ctx context.Context, fs *pflag.FlagSet, log io.Writ
 	o.Pkg = f.layout.word == "gopath"
 	o.MemoryLimit = max(int64(f.memory), 1) // 0 would mean the default
 	o.NoPrefetch = f.prefetch.word == "off"
-	if f.keepAwake.word != "auto" {
-		o.KeepAwake = modfs.KeepAwake(f.keepAwake.word)
-	}
+	o.KeepAwake = modfs.KeepAwake(f.keepAwake.word)
 	return o, nil
 }
 

@@ -37,7 +37,6 @@ func (b *bench) run(ctx context.Context, chosen []choice) error {
 			return err
 		}
 	}
-	b.forgotten = true // as far as we know
 	dir := filepath.Join(b.dir, "mod")
 	arms := []arm{
 		&plain{dir, &b.trash},
