@@ -1,102 +1,14 @@
 package fs
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"modfs/fetch/proxytest"
 )
-
-func init() {
-	if os.Getenv(childEnv) == "open" {
-		openOnce(os.Args[1])
-		os.Exit(0)
-	}
-}
-
-// openOnce says what open(2) of a file returns. Package os would try again after EINTR. The signal is for this thread, the
-// process's first, as long as it does not block it.
-func openOnce(name string) {
-	runtime.LockOSThread()
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Close(fd)
-	}
-	var no syscall.Errno
-	errors.As(err, &no)
-	fmt.Print(unix.ErrnoName(no))
-}
-
-// TestInterrupt stops clients that wait for a proxy which does not answer.
-func TestInterrupt(t *testing.T) {
-	for _, tt := range []struct {
-		sig  os.Signal
-		want string // of the child
-	}{{os.Interrupt, "EINTR"}, {os.Kill, ""}} {
-		t.Run(tt.sig.String(), func(t *testing.T) {
-			t.Parallel()
-			s := proxytest.New(t)
-			dir, f := mountTest(t, s, nil)
-			s.SetFault(func(path string) string {
-				if strings.HasSuffix(path, ".zip") {
-					return "stallbody"
-				}
-				return ""
-			})
-			cmd := reexec(t, in(dir, "example.com/a@v1.0.0/a.go"))
-			cmd.Env = append(cmd.Env, childEnv+"=open")
-			var out strings.Builder
-			cmd.Stdout = &out
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan error, 1)
-			go func() { done <- cmd.Wait() }()
-			defer s.Release() // so that the child ends if the test fails
-			eventually(t, "the proxy to be asked", func() bool { return s.Stalled() == 1 })
-			if err := cmd.Process.Signal(tt.sig); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case err := <-done:
-				var exit *exec.ExitError
-				if tt.want != "" && err != nil || tt.want == "" && !errors.As(err, &exit) || out.String() != tt.want {
-					t.Errorf("the child said %q, %v, want %q", out.String(), err, tt.want)
-				}
-			case <-time.After(2 * time.Minute):
-				t.Fatal("the child does not end")
-			}
-
-			// The work goes on without it.
-			if n := s.Stalled(); n != 1 {
-				t.Fatalf("%d requests are stalled", n)
-			}
-			s.Release()
-			want := module1(t, "example.com/a@v1.0.0").Files["a.go"]
-			if got := readFile(t, in(dir, "example.com/a@v1.0.0/a.go")); got != want {
-				t.Errorf("%q, want %q", got, want)
-			}
-			if n := s.Count(getZip); n != 1 {
-				t.Errorf("the zip was fetched %d times", n)
-			}
-			if n := f.errors.count(); n != 0 {
-				t.Errorf("%d errors: %s", n, f.errors.lines())
-			}
-		})
-	}
-}
 
 // TestInterruptPush stops a go command that lists a directory of a module whose archive was evicted: what it is about to read is
 // fetched for it before it is told that the listing is at its end.
