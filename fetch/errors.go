@@ -16,7 +16,7 @@ import (
 // Dst or of a context.
 var (
 	ErrNotFound    = errors.New("not found")     // 404 or 410 from every proxy, or none may be asked
-	ErrForbidden   = errors.New("forbidden")     // 401 or 403
+	ErrForbidden   = errors.New("forbidden")     // 401 or 403, or 407 of a web proxy
 	ErrOffline     = errors.New("offline")       // Config.Offline
 	ErrUnreachable = errors.New("unreachable")   // refused, no address, no route
 	ErrTimeout     = errors.New("timeout")       // one of Config's, or the network's own

@@ -39,6 +39,7 @@ const (
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: tunnelled,
 		DialContext:            (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:      true, // a DialContext of one's own would turn it off
 		MaxIdleConns:           128,
@@ -49,6 +50,31 @@ func newTransport() *http.Transport {
 		// A connection that died without a word is found out by pings, not by the next request's deadline.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
+}
+
+// tunnelled returns the error of a web proxy that does not let us through. Of its answer, net/http would keep the words of the status.
+func tunnelled(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &tunnelError{proxy: redacted(proxy), code: resp.StatusCode, status: excerpt(resp.Status)}
+}
+
+// tunnelError is the answer of a web proxy to CONNECT. It is no statusError: the credentials of an upstream would not help.
+type tunnelError struct {
+	proxy  string
+	code   int
+	status string // "407 Proxy Authentication Required"
+}
+
+func (e *tunnelError) Error() string { return "web proxy " + e.proxy + ": " + e.status }
+
+// Is tells a refusal from a web proxy in trouble.
+func (e *tunnelError) Is(target error) bool { return target == ErrForbidden && refused(e.code) }
+
+// refused reports whether a status says that we lack credentials, or may not whatever they are.
+func refused(code int) bool {
+	return code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusProxyAuthRequired
 }
 
 // moduleKey is the key of the module path in the context of a request.
@@ -106,13 +132,10 @@ func (e *statusError) Error() string {
 
 // Is gives statuses their class. Those of servers in trouble have none: nothing follows from them.
 func (e *statusError) Is(target error) bool {
-	switch e.code {
-	case http.StatusNotFound, http.StatusGone:
-		return target == ErrNotFound
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return target == ErrForbidden
+	if target == ErrNotFound {
+		return e.code == http.StatusNotFound || e.code == http.StatusGone
 	}
-	return false
+	return target == ErrForbidden && refused(e.code)
 }
 
 // transient reports whether the same request may succeed in a moment.

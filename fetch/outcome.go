@@ -13,7 +13,7 @@ type Outcome string
 const (
 	OutcomeOK          Outcome = "ok"
 	OutcomeNotFound    Outcome = "not_found"    // 404 and 410
-	OutcomeForbidden   Outcome = "forbidden"    // 401 and 403
+	OutcomeForbidden   Outcome = "forbidden"    // 401, 403 and 407
 	OutcomeRejected    Outcome = "rejected"     // any other 4xx
 	OutcomeServerError Outcome = "server_error" // 5xx, and what else is no answer to a request
 	OutcomeUnreachable Outcome = "unreachable"  // no connection could be made

@@ -431,7 +431,7 @@ func TestConnect(t *testing.T) {
 		{"by name", "https://me:s3cret-me@mod.example.com", "s3cret-web", "", "mod.example.com:443", ""},
 		{"by address", "https://me:s3cret-me@0.0.0.0:" + port, "s3cret-web", "other.example,10.0.0.0/8", "0.0.0.0:" + port, ""},
 		{"NO_PROXY", "https://me:s3cret-me@0.0.0.0:" + port, "s3cret-web", "other.example,0.0.0.0/8", "", ""},
-		{"wrong password", "https://me:s3cret-me@mod.example.com", "s3cret-wrong", "", "", "Proxy Authentication Required"},
+		{"wrong password", "https://me:s3cret-me@mod.example.com", "s3cret-wrong", "", "", "407 Proxy Authentication Required"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mu.Lock()
@@ -445,7 +445,7 @@ func TestConnect(t *testing.T) {
 				m.wantModule("example.com/a")
 			} else {
 				_, err := m.read("example.com/a@v1.0.0/a.go")
-				m.wantErrno(err, syscall.EIO, test.want)
+				m.wantErrno(err, syscall.EACCES, test.want)
 			}
 			mu.Lock()
 			got := strings.Join(tunnels, " ")

@@ -2,8 +2,16 @@ package doctor
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -468,7 +476,8 @@ func TestUpstreams(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	s = healthy(t, nil)
-	s.Fetch = fetch.Config{Proxy: strings.Replace(gone.URL, "http://", "https://someone:hunter22@", 1), SumDB: proxytest.New(t).SumDBKey() + " " + gone.URL}
+	const misleading = "/407/x509:/certificate" // is part of an address, and says nothing
+	s.Fetch = fetch.Config{Proxy: strings.Replace(gone.URL, "http://", "https://someone:hunter22@", 1) + misleading, SumDB: proxytest.New(t).SumDBKey() + " " + gone.URL + misleading}
 	f := expect(t, "proxy", s, Fail, "refused", "HTTPS_PROXY")
 	if strings.Contains(f.Text+f.Fix, "hunter22") {
 		t.Error("a password is shown:", f)
@@ -487,6 +496,41 @@ func TestUpstreams(t *testing.T) {
 	s.Fetch = fetch.Config{Proxy: p.URL(), SumDB: p.SumDB(), Offline: true}
 	expect(t, "proxy", s, Note, "--offline", "")
 	expect(t, "sumdb", s, Note, "--offline", "")
+}
+
+func TestUpstreamTLS(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, old, old, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name      string
+		config    *tls.Config
+		trusted   bool
+		text, fix string
+	}{
+		{"unknown authority", nil, false, "unknown authority", "SSL_CERT_FILE"},
+		{"expired", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, false, "expired", "clock"},
+		{"wants one of us", &tls.Config{ClientAuth: tls.RequireAnyClientCert}, true, "certificate required", "--client-cert"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ts := httptest.NewUnstartedServer(nil)
+			ts.TLS, ts.Config.ErrorLog = test.config, log.New(io.Discard, "", 0)
+			ts.StartTLS()
+			t.Cleanup(ts.Close)
+			s := healthy(t, nil)
+			s.Fetch = fetch.Config{Proxy: ts.URL, SumDB: "off", Tries: 1}
+			if test.trusted {
+				s.Fetch.Transport = ts.Client().Transport
+			}
+			expect(t, "proxy", s, Fail, test.text, test.fix)
+		})
+	}
 }
 
 func TestClock(t *testing.T) {

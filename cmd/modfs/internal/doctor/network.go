@@ -2,7 +2,10 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net"
 	"strings"
 	"time"
 
@@ -51,21 +54,26 @@ func answered(r fetch.Reached) []Finding {
 		return note("", "%s is not asked: --offline", r.Upstream)
 	}
 	fix := "look whether it works in a browser, and ask whoever runs it"
-	text := r.Err.Error()
+	// What it is is told by its type: its text has addresses and names in it, which may look like anything.
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](r.Err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](r.Err)
+	remote, _ := errors.AsType[*net.OpError](r.Err)
+	alert := remote != nil && remote.Op == "remote error" // crypto/tls: the server's, such as that it wants a certificate
 	switch {
 	case errors.Is(r.Err, fetch.ErrSumDB):
 		fix = "find out who answers in its name: a proxy of your network, or a setting (GOSUMDB) that is wrong. Turn it off for nothing but private modules"
-	case errors.Is(r.Err, fetch.ErrForbidden), strings.Contains(text, "407"):
-		fix = "credentials are missing or wrong: GOAUTH, ~/.netrc or the URL has them ('go help goauth')"
+	case errors.Is(r.Err, fetch.ErrForbidden):
+		fix = "credentials are missing or wrong: GOAUTH, ~/.netrc or the URL has them ('go help goauth'); a web proxy's are in HTTPS_PROXY"
 	case errors.Is(r.Err, fetch.ErrBadAnswer):
 		fix = "a login page or another web server answers in its place: log in to the network, or correct the address"
-	case strings.Contains(text, "not yet valid"), strings.Contains(text, "has expired"):
+	case untrusted && invalid.Reason == x509.Expired: // or not yet valid
 		fix = "correct the clock, or have its certificate renewed"
-	case strings.Contains(text, "x509:"), strings.Contains(text, "certificate"):
+	case untrusted, alert:
 		fix = "name a certificate authority of your own with SSL_CERT_FILE, a certificate for you with --client-cert"
 	case errors.Is(r.Err, fetch.ErrUnreachable), errors.Is(r.Err, fetch.ErrTimeout):
 		fix = "look at the network and at HTTPS_PROXY and NO_PROXY; without a network, mount with --offline"
 	}
+	text := r.Err.Error()
 	if !strings.Contains(text, r.Upstream) {
 		text = r.Upstream + ": " + text
 	}
