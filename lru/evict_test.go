@@ -401,6 +401,10 @@ func TestFull(t *testing.T) {
 				left--
 				return &iofs.PathError{Op: o, Path: name, Err: syscall.ENOSPC}
 			}
+			for op == "sync" && left > 0 { // what was written is lost
+				_, err := s.Fill(t.Context(), "new/dir/file", filler("new/dir/file", 20*block))
+				wantErr(t, err, ErrNoSpace)
+			}
 			fill(t, s, "new/dir/file", 20*block)
 			if s.Usage().Evictions == 0 || left != 0 {
 				t.Errorf("usage %+v, %d failures left", s.Usage(), left)

@@ -233,7 +233,7 @@ func (s *Store) sweep() {
 		case l.quarantined:
 			s.quar = append(s.quar, l.e)
 		case s.entries[l.e.key] == l.e:
-			l.e.evictable = true
+			l.e.evictable = !l.e.minor // it was a candidate as the one or as the other
 			s.enlist(l.e)
 		}
 	}

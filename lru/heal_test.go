@@ -180,6 +180,32 @@ func TestUnlinkRefused(t *testing.T) {
 	verify(t, s, 0)
 }
 
+// TestUnlinkMinorRefused: a small file that could not be unlinked is one of the small files again.
+func TestUnlinkMinorRefused(t *testing.T) {
+	s := open(t, Config{
+		MaxSize:   4 * mib,
+		Evictable: func(key string) bool { return strings.HasSuffix(key, ".zip") },
+		Minor:     func(key string) bool { return strings.HasSuffix(key, ".mod") },
+	})
+	s.pause = time.Millisecond
+	var broken atomic.Bool
+	s.hook = func(op, name string) error {
+		if op == "unlink" && strings.HasSuffix(name, ".mod") && broken.Load() {
+			return syscall.EIO
+		}
+		return nil
+	}
+	mustPut(t, s, "a.mod", make([]byte, mib/2))
+	broken.Store(true)
+	_, err := s.Fill(t.Context(), "b.zip", filler("b.zip", 4*mib-mib/4))
+	wantErr(t, err, ErrNoSpace)
+	broken.Store(false)
+	settled(t, s)
+	verify(t, s, 0)
+	fill(t, s, "b.zip", 4*mib-mib/4)
+	verify(t, s, 0)
+}
+
 // TestRefill: a damaged file stays until its replacement is there.
 func TestRefill(t *testing.T) {
 	s := open(t, Config{})

@@ -237,12 +237,17 @@ func (t *Temp) settle(sync bool) error {
 	}
 	disk := fileDisk(size)
 	if sync {
-		err := t.retry(size, func() error {
-			if err := t.s.hooked("sync", t.name); err != nil {
-				return err
+		err := t.s.hooked("sync", t.name)
+		if err == nil {
+			err = t.f.Sync()
+		}
+		if diskFull(err) {
+			// It is not tried again: the kernel tells but once of what it could not write, so the file would pass for whole.
+			if t.since.IsZero() {
+				t.s.relieve(size)
 			}
-			return t.f.Sync()
-		})
+			err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
 		if err != nil {
 			return err
 		}
