@@ -571,7 +571,7 @@ func TestAuthRedirect(t *testing.T) {
 		{"https://example.com", "https://example.com:443/file", []string{"example.com" + all, "example.com:443" + all}},
 		{"https://example.com", "https://www.example.com/file", []string{"example.com" + all, "www.example.com"}},
 		{"https://example.com", "https://example.com:8443/file", []string{"example.com" + all, "example.com:8443"}},
-		{"https://example.com", "http://example.com/file", []string{"example.com" + all, "example.com"}},
+		{"https://example.com", "http://example.com/file", []string{"example.com" + all}}, // refused
 		{"https://example.com", "https://www.example.com/back", []string{"example.com" + all, "www.example.com", "example.com"}},
 		{"https://www.example.com", "https://example.com/file", []string{"www.example.com", "example.com"}},
 		{"http://example.com", "", []string{"example.com"}},
@@ -581,8 +581,8 @@ func TestAuthRedirect(t *testing.T) {
 		target, seen = test.target, nil
 		mu.Unlock()
 		cfg := quick(test.proxy)
-		cfg.Transport, cfg.Auth, cfg.Insecure = transport, p, "example.com"
-		if _, err := newClient(t, cfg).Info(t.Context(), modA); err != nil {
+		cfg.Transport, cfg.Auth = transport, p
+		if _, err := newClient(t, cfg).Info(t.Context(), modA); (err != nil) != strings.HasPrefix(test.target, "http:") {
 			t.Errorf("%s to %s: %v", test.proxy, test.target, err)
 		}
 		mu.Lock()

@@ -56,7 +56,7 @@ type Config struct {
 	SumDB    string // as GOSUMDB: NAME, NAME+HASH+KEY, each with an optional URL, or off; with "" nothing can be looked up
 	NoSumDB  string // as GONOSUMDB: patterns of modules that the database is not asked for; "" means Private
 	Private  string // as GOPRIVATE
-	Insecure string // as GOINSECURE: patterns of modules for which a redirect from https to http is followed
+	Insecure string // as GOINSECURE: patterns of modules that may be fetched without https or a valid certificate by version control
 	VCS      string // as GOVCS: which version control systems may be used for what; "" means the go command's default
 	Auth     string // as GOAUTH: where credentials for https come from; "" means off
 

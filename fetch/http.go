@@ -21,7 +21,6 @@ import (
 	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/mod/module"
 )
 
 // Limits of one exchange.
@@ -77,20 +76,16 @@ func refused(code int) bool {
 	return code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusProxyAuthRequired
 }
 
-// moduleKey is the key of the module path in the context of a request.
-type moduleKey struct{}
-
 // checkRedirect lets a redirect lead anywhere but out of the web, or from https to http, or round and round. No credentials
 // are carried elsewhere: neither those in the URL of a proxy, which is net/http's doing, nor others.
 func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	from := via[len(via)-1].URL
-	modPath, _ := req.Context().Value(moduleKey{}).(string)
 	switch {
 	case len(via) >= maxRedirects:
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
 		return fmt.Errorf("redirected to %s: want https or http", excerpt(redacted(req.URL)))
-	case from.Scheme == "https" && req.URL.Scheme != "https" && !module.MatchPrefixPatterns(c.cfg.Insecure, modPath):
+	case from.Scheme == "https" && req.URL.Scheme != "https": // GOINSECURE is about "direct" only
 		return fmt.Errorf("redirected from https to %s: refused", excerpt(redacted(req.URL)))
 	}
 	if !sameOrigin(req.URL, via[0].URL) || slices.ContainsFunc(via, func(r *http.Request) bool { return !sameOrigin(r.URL, via[0].URL) }) {
@@ -205,9 +200,8 @@ func excerpt(s string) string { return printable(s[:min(len(s), maxExcerpt)]) }
 
 // query is one file at one upstream.
 type query struct {
-	u       *upstream
-	elem    string // below the upstream's URL
-	modPath string // the module that it is about; "" for none
+	u    *upstream
+	elem string // below the upstream's URL
 }
 
 // exchange sends one request, and once more if there are other credentials than those with which it was refused. It calls use with
@@ -260,7 +254,7 @@ func (c *Client) request(ctx context.Context, method string, q query, header htt
 		told.Err = err
 		c.tell(ctx, q, told)
 	}(ctx)
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, moduleKey{}, q.modPath))
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ctx, try, err := q.u.breaker.begin(ctx, cancel)
 	if err != nil {

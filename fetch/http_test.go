@@ -212,7 +212,7 @@ func TestRedirects(t *testing.T) {
 	}{
 		{target: plain, want: "redirected from https to " + plain, auth: []bool{true}},
 		{target: plain, insecure: "other.example", want: "redirected from https to " + plain, auth: []bool{true}},
-		{target: plain, insecure: "example.com/*", auth: []bool{true, false}},
+		{target: plain, insecure: "example.com/*", want: "redirected from https to " + plain, auth: []bool{true}},
 		{target: "ftp://x.example/", want: "want https or http", auth: []bool{true}},
 		{target: "", want: "stopped after 10 redirects"},
 		{target: "/elsewhere", auth: []bool{true, true}},

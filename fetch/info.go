@@ -85,7 +85,7 @@ func (a answer) page() string {
 // small asks the proxies for a file and parses the answer. An answer that cannot be parsed is an error of that proxy.
 func (c *Client) small(ctx context.Context, modPath, elem string, limit int64, parse func(a answer) ([]byte, error)) (data []byte, err error) {
 	err = c.try(ctx, modPath, elem, func(u *upstream) error {
-		q := query{u, elem, modPath}
+		q := query{u, elem}
 		a, err := c.get(ctx, q, limit)
 		if err != nil {
 			return err

@@ -49,7 +49,7 @@ func (c *Client) Reach(ctx context.Context) []Reached {
 	if c.db != nil {
 		all = append(all, Reached{Upstream: c.sumSource(), SumDB: true})
 		asks = append(asks, func(*Reached) error {
-			data, err := c.db.read(ctx, "latest")
+			data, err := c.db.read(ctx, "latest", maxRecord)
 			if err != nil {
 				return err
 			}
@@ -90,7 +90,7 @@ func (c *Client) reach(ctx context.Context, u *upstream, r *Reached) error {
 		}
 		return nil
 	}
-	q := query{u: u, elem: reachModule + "/@v/list", modPath: reachModule}
+	q := query{u: u, elem: reachModule + "/@v/list"}
 	if module.MatchPrefixPatterns(c.noProxy, reachModule) {
 		q.elem = "" // no name of a module may reach it
 	}

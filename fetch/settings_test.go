@@ -132,7 +132,7 @@ func TestSettingsBrokenGo(t *testing.T) {
 
 func TestBadSettings(t *testing.T) {
 	for _, sumdb := range []string{
-		"a b c", "sum.example", "sum.example+0+x", "off http://x.example", "sum.example+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8",
+		"a b c", "sum.example", "sum.example.google.cn", "sum.example+0+x", "off http://x.example", "sum.example+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8",
 	} {
 		if _, err := fetch.New(fetch.Config{SumDB: sumdb}); err == nil || !strings.Contains(err.Error(), "GOSUMDB") {
 			t.Errorf("GOSUMDB=%s: %v", sumdb, err)

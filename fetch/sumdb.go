@@ -24,9 +24,13 @@ const knownKey = "033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 const toolchain = "golang.org/toolchain"
 
 const (
-	// maxSum bounds a file of a checksum database, in bytes. Its largest, full tiles of height 8, have 8 KiB; tiles of data
-	// have some 60 KiB.
+	// maxSum bounds a file of a checksum database, in bytes: tiles of data have some 60 KiB, and those of hashes with a height that is
+	// not ours may be larger.
 	maxSum = 4 << 20
+
+	// maxRecord bounds what a session remembers of one file, in bytes: records and tree heads have less than 1 KiB, full tiles of
+	// height 8 have 8 KiB. To each record its sender can append, as signatures that nobody knows.
+	maxRecord = 16 << 10
 
 	// maxProof bounds, in bytes, what an error shows of a database that misbehaves: two tree heads and the proof that they
 	// contradict each other take less than 4 KiB, but whoever sends a head can append to it.
@@ -65,6 +69,12 @@ func newDatabase(c *Client, setting string) (*database, error) {
 	case len(words) > 2:
 		return nil, errors.New("invalid GOSUMDB: want the database's name or key, and perhaps its URL")
 	}
+	// The go command knows one mirror by its name alone. As the key is bound to the name, no other setting is taken for that.
+	if name, ok := strings.CutSuffix(setting, ".google.cn"); ok {
+		if _, err := note.NewVerifier(name + ".org+" + knownKey); err == nil {
+			words = []string{name + ".org", "https://" + setting}
+		}
+	}
 	d := &database{c: c, key: words[0], explicit: len(words) == 2}
 	if !strings.Contains(d.key, "+") {
 		d.key += "+" + knownKey
@@ -83,6 +93,9 @@ func newDatabase(c *Client, setting string) (*database, error) {
 		base, err = url.Parse(words[1])
 		if err != nil || base.Scheme != "https" && base.Scheme != "http" && base.Scheme != "file" {
 			return nil, errors.New("invalid GOSUMDB: its second word is not a URL with https or http")
+		}
+		if base.Scheme == "http" && base.User != nil {
+			return nil, fmt.Errorf("invalid GOSUMDB: %s: credentials would be sent in clear text: use https", redacted(base))
 		}
 	}
 	d.direct = newUpstream(base)
@@ -223,8 +236,8 @@ func (d *database) open(distrust bool) *session {
 	return s
 }
 
-// read gets a file from the database, by way of a proxy that offers that, else directly.
-func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
+// read gets a file of at most limit bytes from the database, by way of a proxy that offers that, else directly.
+func (d *database) read(ctx context.Context, elem string, limit int64) ([]byte, error) {
 	if d.c.cfg.Offline {
 		return d.c.seedSum(d.name + "/" + elem)
 	}
@@ -235,7 +248,7 @@ func (d *database) read(ctx context.Context, elem string) ([]byte, error) {
 	// The session's own cache makes sure that each file is asked for once.
 	ctx = withSubject(ctx, lookupSubject(elem))
 	via.elem += elem
-	a, err := d.c.get(ctx, via, maxSum)
+	a, err := d.c.get(ctx, via, limit)
 	if err == nil && a.html {
 		err = fmt.Errorf("%s: %w%s", redacted(via.u.url(via.elem)), ErrBadAnswer, a.page())
 	}
@@ -264,17 +277,19 @@ func (d *database) find(ctx context.Context) (query, error) {
 	q := query{u: d.direct}
 	if !d.explicit {
 		below := "sumdb/" + d.name + "/"
+		direct := false // whatever the proxies before that word said, as for the go command
 		err := tryAll(ctx, d.c.proxies, func(u *upstream) error {
-			if u.base == nil {
-				return ErrNotFound // the end of the list
+			if u.base == nil { // the end of the list
+				direct = u.word == "direct"
+				return ErrNotFound
 			}
-			_, err := d.c.get(ctx, query{u: u, elem: below + "supported"}, maxSum)
+			_, err := d.c.get(ctx, query{u: u, elem: below + "supported"}, maxRecord)
 			if err == nil {
 				q = query{u: u, elem: below}
 			}
 			return err
 		})
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, ErrNotFound) && !direct {
 			return query{}, err
 		}
 	}

@@ -2,13 +2,17 @@ package fetch_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -70,6 +74,7 @@ func TestSumDBWay(t *testing.T) {
 		{"at its URL", s.URL(), s.SumDB(), nil, "/sumdb-direct/lookup/example.com/a@v1.0.0"},
 		{"at its URL, without proxies", "off", s.SumDB(), nil, "/sumdb-direct/lookup/example.com/a@v1.0.0"},
 		{"proxy down", "http://127.0.0.1:1," + s.URL(), s.SumDBKey(), fetch.ErrUnreachable, ""},
+		{"proxy down, and no word that it may be gone round", "http://127.0.0.1:1|off", s.SumDBKey(), fetch.ErrUnreachable, ""},
 		{"proxy forbids", s.FaultURL("403") + "," + s.URL(), s.SumDBKey(), fetch.ErrForbidden, "supported"},
 	} {
 		s.ResetRequests()
@@ -83,7 +88,8 @@ func TestSumDBWay(t *testing.T) {
 		}
 	}
 	// Directly, at https://NAME, where no proxy has it.
-	for _, proxy := range []string{"off", "direct", s.FaultURL("nosumdb"), s.FaultURL("nosumdb") + ",direct", s.FaultURL("nosumdb") + ",off"} {
+	for _, proxy := range []string{"off", "direct", s.FaultURL("nosumdb"), s.FaultURL("nosumdb") + ",direct", s.FaultURL("nosumdb") + ",off",
+		"http://127.0.0.1:1|direct", s.FaultURL("403") + "|" + s.FaultURL("nosumdb") + "|direct"} {
 		cfg := fetch.Config{Proxy: proxy, SumDB: s.SumDBKey()}
 		var hosts sync.Map
 		cfg.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -142,6 +148,70 @@ func TestCovered(t *testing.T) {
 		if h1, err := c.ModHash(t.Context(), test.m); !is(err, test.want) || err == nil && h1 != s.ModHash(test.m.Path, test.m.Version) {
 			t.Errorf("%+v: ModHash(%s) = %s, %v; want %v", test.cfg, test.m, h1, err, test.want)
 		}
+	}
+}
+
+// What is appended to a record, as a signature of somebody unknown, costs memory for as long as the record is remembered.
+func TestSumDBPadded(t *testing.T) {
+	s := proxytest.New(t)
+	padding := 0
+	cfg := fetch.Config{Proxy: s.URL(), SumDB: s.SumDBKey()}
+	cfg.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil || !strings.Contains(r.URL.Path, "/lookup/") {
+			return resp, err
+		}
+		signature := "\u2014 x " + base64.StdEncoding.EncodeToString(make([]byte, padding)) + "\n"
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(resp.Body, strings.NewReader(signature)), resp.Body}
+		resp.ContentLength = -1
+		return resp, nil
+	})
+	for _, test := range []struct {
+		padding int
+		want    error
+	}{{1 << 10, nil}, {20 << 10, fetch.ErrSumDB}} {
+		padding = test.padding
+		if _, err := newClient(t, cfg).ZipHash(t.Context(), modA); !is(err, test.want) {
+			t.Errorf("%d bytes more: %v; want %v", test.padding, err, test.want)
+		}
+	}
+}
+
+// The go command knows a mirror of its database by the mirror's name. Another database's name has no such meaning.
+func TestSumDBMirror(t *testing.T) {
+	root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "src/cmd/go/internal/modfetch/key.go"))
+	if err != nil {
+		t.Skip("no source of the go command here:", err)
+	}
+	known := regexp.MustCompile(`"(\S+)\.org": +"`).FindSubmatch(source)
+	if known == nil {
+		t.Fatal("the go command knows no database")
+	}
+	mirror := string(known[1]) + ".google.cn"
+	host := ""
+	cfg := fetch.Config{Proxy: "off", SumDB: mirror, Tries: 1}
+	cfg.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		host = r.URL.Host
+		return nil, errors.New("no network")
+	})
+	if _, err := newClient(t, cfg).ZipHash(t.Context(), modA); err == nil || host != mirror {
+		t.Errorf("asked %q, %v; want %q", host, err, mirror)
+	}
+}
+
+// Credentials are not sent to a database in clear text.
+func TestSumDBClearText(t *testing.T) {
+	s := proxytest.New(t)
+	_, err := fetch.New(fetch.Config{SumDB: s.SumDBKey() + " http://someone:hunter22@127.0.0.1:1/"})
+	if err == nil || !strings.Contains(err.Error(), "clear text") || strings.Contains(err.Error(), "hunter22") {
+		t.Error(err)
 	}
 }
 

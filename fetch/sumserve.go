@@ -36,7 +36,7 @@ func (d *database) serveLatest(ctx context.Context) ([]byte, error) {
 	if data, _ := d.current("").ReadConfig(d.name + "/latest"); len(data) > 0 {
 		return data, nil
 	}
-	data, err := d.read(ctx, "latest")
+	data, err := d.read(ctx, "latest", maxRecord)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (d *database) serveLookup(ctx context.Context, arg string) ([]byte, error) 
 	if data, err := d.c.cfg.Tiles.ReadFile(d.name + "/lookup/" + arg); err == nil {
 		return data, nil
 	}
-	return d.read(ctx, "lookup/"+arg) // it was not possible to store it
+	return d.read(ctx, "lookup/"+arg, maxRecord) // it was not possible to store it
 }
 
 // parseLookup parses an escaped M@V. What it accepts is a valid name of a file, too.
@@ -93,5 +93,5 @@ func (d *database) serveTile(ctx context.Context, rest string) ([]byte, error) {
 			return data, nil
 		}
 	}
-	return d.read(ctx, rest)
+	return d.read(ctx, rest, maxSum)
 }

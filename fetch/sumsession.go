@@ -13,7 +13,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// maxLookups is how many lookups share a session, which remembers some 20 KiB of each that succeeds: records, and tiles of 8 KiB.
+// maxLookups is how many lookups share a session, which remembers some 20 KiB of each that succeeds: records, and tiles of 8 KiB. Of
+// none it remembers more than some files of maxRecord.
 const maxLookups = 1000
 
 // session is a sumdb.Client, and the world for it.
@@ -73,6 +74,9 @@ func proof(s string) string { return printable(s[:min(len(s), maxProof)]) }
 func (s *session) ReadRemote(file string) (data []byte, err error) {
 	defer func() {
 		if err != nil {
+			if e, ok := errors.AsType[*statusError](err); ok {
+				e.header = nil // nobody asks for it any more, and it may be large
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.failures = append(s.failures, err)
@@ -82,7 +86,7 @@ func (s *session) ReadRemote(file string) (data []byte, err error) {
 	limit := s.d.c.cfg.MetaTimeout
 	ctx, cancel := context.WithTimeoutCause(s.d.c.ctx, limit, lateError(limit))
 	defer cancel()
-	data, err = s.d.read(ctx, strings.TrimPrefix(file, "/"))
+	data, err = s.d.read(ctx, strings.TrimPrefix(file, "/"), maxRecord)
 	if err == nil {
 		return data, nil
 	}
@@ -154,8 +158,8 @@ func (s *session) ReadCache(file string) (data []byte, err error) {
 		return nil, iofs.ErrNotExist
 	}
 	data, err = s.d.c.cfg.Tiles.ReadFile(file)
-	if err == nil && len(data) == 0 {
-		err = iofs.ErrNotExist // no file of a database is empty
+	if err == nil && (len(data) == 0 || len(data) > maxRecord) {
+		err = iofs.ErrNotExist // it is damaged
 	}
 	return data, err
 }

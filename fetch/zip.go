@@ -30,7 +30,7 @@ func (c *Client) zip(ctx context.Context, m module.Version, want string, dst Dst
 	from := "" // who is to blame for what is in it
 	err = c.try(ctx, m.Path, elem, func(u *upstream) error {
 		from = u.shown(elem)
-		return d.from(ctx, query{u, elem, m.Path})
+		return d.from(ctx, query{u, elem})
 	})
 	if c.direct != nil {
 		c.direct.taken(m)
@@ -257,7 +257,7 @@ func (c *Client) zipSize(ctx context.Context, m module.Version) (size int64, err
 		return 0, err
 	}
 	err = c.try(ctx, m.Path, elem, func(u *upstream) error {
-		size, err = c.sizeAt(ctx, query{u, elem, m.Path})
+		size, err = c.sizeAt(ctx, query{u, elem})
 		if err == nil && size > modzip.MaxZipFile {
 			err = fmt.Errorf("%s: %w: %d bytes", redacted(u.url(elem)), ErrTooLarge, size)
 		}
