@@ -19,11 +19,13 @@ import (
 
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
-	maxKeep  = 1 << 20 // bytes of a file that are inflated into memory at once, and given to Watch.File
-	inMemory = 8 << 20 // bytes of a zip that is read into memory at once: it saves four system calls a file
+	maxKeep     = 1 << 20  // bytes of a file that are inflated into memory at once, and given to Watch.File
+	inMemory    = 8 << 20  // bytes of a zip that is read into memory at once: it saves four system calls a file
+	inMemoryAll = 64 << 20 // bytes of all such zips that are being verified; what more there is, is read as it is needed
 
 	// maxDirectory bounds what is read of a zip's directory, in bytes. An entry that takes 46 of them takes several
 	// hundred in our memory, and neither the format nor the go command limits how many there are.
@@ -33,6 +35,9 @@ const (
 	// of 64 MiB may have a million files, each of which is all of it, and inflates to nothing.
 	maxRead = 2 * modzip.MaxZipFile
 )
+
+// inMemoryNow has the zips that are in memory.
+var inMemoryNow = semaphore.NewWeighted(inMemoryAll)
 
 // verdict is what there is to say of a zip that can be read.
 type verdict struct {
@@ -61,7 +66,8 @@ func verify(ctx context.Context, m module.Version, r io.ReaderAt, size int64, co
 		return verdict{}, context.Cause(ctx)
 	}
 	in := &source{r: r}
-	if size <= inMemory {
+	if size <= inMemory && inMemoryNow.TryAcquire(size) {
+		defer inMemoryNow.Release(size)
 		data := make([]byte, size)
 		if _, err := io.ReadFull(io.NewSectionReader(r, 0, size), data); err != nil {
 			return verdict{}, fmt.Errorf("read the zip: %w", err)

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/mod/module"
 
 	"modfs/fetch/proxytest"
@@ -137,6 +139,93 @@ func TestTrim(t *testing.T) {
 	}
 	if sum != f.nodes.bytes {
 		t.Errorf("nodes of %d bytes are counted as %d", sum, f.nodes.bytes)
+	}
+}
+
+// TestInflatingBound takes all the memory that there is for inflating: who wants some waits until it is given back.
+func TestInflatingBound(t *testing.T) {
+	dir, f := mountTest(t, proxytest.New(t), noMemory)
+	readFile(t, in(dir, "example.com/large@v1.0.0/go.mod"))
+	if !f.inflating.TryAcquire(maxInflating) {
+		t.Fatal("some is taken already")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := os.ReadFile(in(dir, "example.com/large@v1.0.0/medium.txt"))
+		done <- err
+	}()
+	eventually(t, "the reader waits", func() bool {
+		select {
+		case err := <-done:
+			t.Fatal("the reader did not wait: ", err)
+		default:
+		}
+		return f.waiting.status(time.Now()).Slow > 0
+	})
+	f.inflating.Release(maxInflating)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if !f.inflating.TryAcquire(maxInflating) {
+		t.Error("not all was given back")
+	}
+}
+
+// TestTrimBusy: nodes below a directory in which the kernel looks something up are not forgotten now, but later.
+func TestTrimBusy(t *testing.T) {
+	f := unmounted(t, proxytest.New(t), nil)
+	const n = 10
+	for i := range n {
+		p := inMod(fmt.Sprintf("host%d.example", i))
+		f.nodes.lookup(node{path: p, Path: ParsePath(storeKey(p))})
+	}
+	root, _ := f.nodes.id(modRoot)
+	done := f.nodes.lookingIn(root)
+	if old := f.nodes.oldest(); len(old) > 0 {
+		t.Errorf("while something is looked up: %v", old)
+	}
+	if _, known, idle := f.nodes.idle(modRoot); !known || idle {
+		t.Error("the directory is idle")
+	}
+	done()
+	if old := f.nodes.oldest(); len(old) != n {
+		t.Errorf("afterwards: %v", old)
+	}
+	if _, known, idle := f.nodes.idle(modRoot); !known || !idle {
+		t.Error("the directory is not idle")
+	}
+}
+
+// TestStatusOfStranger: who may not read the state of the daemon makes it collect nothing, and keep nothing.
+func TestStatusOfStranger(t *testing.T) {
+	f := unmounted(t, proxytest.New(t), nil)
+	look := func(uid uint32) (id, size uint64) {
+		var out fuse.EntryOut
+		if status := f.lookupControl(inMod(".modfs/status.json"), ParsePath(".modfs/status.json"), uid, &out); status != fuse.OK {
+			t.Fatal(status)
+		}
+		return out.NodeId, out.Size
+	}
+	stranger := f.owner.Uid + 1
+	id, size := look(stranger)
+	if again, _ := look(stranger); again != id || size != 0 {
+		t.Errorf("%d bytes, node %d and then %d", size, id, again)
+	}
+	if _, size := look(f.owner.Uid); size == 0 {
+		t.Error("nothing for the owner")
+	}
+}
+
+// TestEvictedAtStart: a store that is over its limit when it is opened drops archives before all else is there.
+func TestEvictedAtStart(t *testing.T) {
+	s := proxytest.New(t)
+	dir, f := mountTest(t, s, nil)
+	readFile(t, in(dir, "example.com/large@v1.0.0/large.go"))
+	readFile(t, in(dir, "example.com/a@v1.0.0/a.go"))
+	shut(t, f)
+	f = unmounted(t, s, func(o *Options) { sameStore(f)(o); o.Store.MaxSize = 1 << 20 })
+	if n := f.stats.panics.Load(); n != 0 || f.store.Usage().Evictions == 0 {
+		t.Errorf("%d panics: %s, %+v", n, f.errors.lines(), f.store.Usage())
 	}
 }
 

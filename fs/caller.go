@@ -38,15 +38,11 @@ type callers struct {
 	by map[uint32]*caller
 }
 
-// maxCallers bounds how many are remembered; then all are looked at anew. With more than fewCallers, those go that are to be
-// looked at anew anyway.
-const (
-	maxCallers = 1024
-	fewCallers = 32
-)
+// maxCallers bounds how many are remembered; then all are looked at anew.
+const maxCallers = 1024
 
 // callerOf returns what is known of the process with a number. That is nothing for one of another PID namespace, whose number
-// is 0, and for those that the daemon may not look at.
+// is 0, for those that the daemon may not look at, and where that takes too long.
 func (f *FS) callerOf(pid uint32) *caller {
 	now := time.Now()
 	f.callers.mu.Lock()
@@ -55,30 +51,34 @@ func (f *FS) callerOf(pid uint32) *caller {
 	if c != nil && now.Sub(c.read) < callerTimeout {
 		return c
 	}
-	c = f.readCaller(pid)
+	c, ok := look(f, func() *caller { return f.readCaller(pid) })
+	if !ok {
+		c = opaqueCaller()
+	}
 	c.read = now
 	f.callers.mu.Lock()
 	defer f.callers.mu.Unlock()
 	if f.callers.by == nil || len(f.callers.by) >= maxCallers {
 		f.callers.by = make(map[uint32]*caller)
 	}
-	if len(f.callers.by) >= fewCallers {
-		// What a process lists may be large. It is not kept for longer than it is good for.
-		maps.DeleteFunc(f.callers.by, func(_ uint32, c *caller) bool { return now.Sub(c.read) >= callerTimeout })
-	}
+	// What a process lists may be large. It is not kept for longer than it is good for.
+	maps.DeleteFunc(f.callers.by, func(_ uint32, c *caller) bool { return now.Sub(c.read) >= callerTimeout })
 	f.callers.by[pid] = c
 	return c
 }
 
+// opaqueCaller is a process of which nothing is known.
+func opaqueCaller() *caller {
+	return &caller{opaque: true, sums: func() sums { return sums{} }}
+}
+
 func (f *FS) readCaller(pid uint32) *caller {
-	c := &caller{sums: func() sums { return sums{} }}
 	p := process(pid)
 	environ, err := p.read("environ")
 	if pid == 0 || err != nil {
-		c.opaque = true
-		return c
+		return opaqueCaller()
 	}
-	env := parseEnviron(environ)
+	c, env := new(caller), parseEnviron(environ)
 	c.same, c.trace = f.sameSettings(env), env[TraceEnv]
 	if line, err := p.read("cmdline"); err == nil {
 		c.args = goArgs(string(line))
@@ -90,7 +90,10 @@ func (f *FS) readCaller(pid uint32) *caller {
 		}
 		c.writable = modCacheRW(slices.Concat(strings.Fields(flags), c.args)) // the last one counts
 	}
-	c.sums = sync.OnceValue(func() sums { return f.sumsOf(p, env["GOWORK"]) })
+	c.sums = sync.OnceValue(func() sums {
+		s, _ := look(f, func() sums { return f.sumsOf(p, env["GOWORK"]) })
+		return s
+	})
 	return c
 }
 

@@ -197,6 +197,10 @@ func (f *FS) lookupControl(p string, pp Path, uid uint32, out *fuse.EntryOut) fu
 		f.entryOut(out, f.nodes.lookup(n), forever)
 		return fuse.OK
 	case "status.json":
+		if !f.commands(uid) {
+			n.data = []byte{} // that user can look at the name only, which is to cost nothing
+			break
+		}
 		data, err := json.MarshalIndent(f.Status(), "", "\t")
 		if err != nil {
 			return f.fail("status", pp.Mod, err)

@@ -64,7 +64,7 @@ func (f *FS) copyUp(cancel <-chan struct{}, n *node, content bool, who *fuse.Cal
 		up = f.nodes.replace(n.id, st.Ino)
 	}
 	if up == nil {
-		f.overlay.release(int64(len(data)))
+		f.overlay.resize(file, 0, func() error { return file.Truncate(0) }) // best effort, as what follows
 		f.overlay.root.Remove(n.path) // best effort: nobody has seen it
 		file.Close()
 		if err == nil {

@@ -39,6 +39,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/mod/module"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"modfs/fetch"
@@ -130,20 +131,22 @@ type FS struct {
 	stop context.CancelFunc
 	work work // in the background, which Close waits for
 
-	nodes    nodes
-	modules  modules
-	flights  singleflight.Group
-	trees    *budget[uint64, *indexed]    // by slot
-	content  *budget[contentKey, content] // inflated files
-	keeping  allowance                    // for what is inflated while it is verified
-	zips     *handles
-	answers  *answers // upstream's answers that change with time
-	prefetch prefetcher
-	turns    turns // of verification
-	callers  callers
-	waiting  waiting
-	journal  journal
-	stream   stream
+	nodes     nodes
+	modules   modules
+	flights   singleflight.Group
+	trees     *budget[uint64, *indexed]    // by slot
+	content   *budget[contentKey, content] // inflated files
+	keeping   allowance                    // for what is inflated while it is verified
+	zips      *handles
+	answers   *answers // upstream's answers that change with time
+	prefetch  prefetcher
+	turns     turns // of verification
+	callers   callers
+	inflating *semaphore.Weighted // bytes; see maxInflating
+	looks     chan struct{}       // has a place for each look; see look
+	waiting   waiting
+	journal   journal
+	stream    stream
 
 	transfers transfers
 	churn     churn
@@ -266,6 +269,8 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		keeping:       allowance{max: o.MemoryLimit / 3},
 		zips:          newHandles(maxHandles),
 		answers:       newAnswers(),
+		inflating:     semaphore.NewWeighted(maxInflating),
+		looks:         make(chan struct{}, maxLooks),
 		goSums:        newBudget[fileID, sums](sumsMemory),
 		turns:         turns{cores: max(1, runtime.GOMAXPROCS(0)/2)},
 	}
@@ -284,6 +289,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 	f.errors.max = maxErrors
 
 	var err error
+	f.origins = new(origins) // the store may evict something before they can be read
 	if f.store, err = openStore(f, o.Store); err != nil {
 		return nil, err
 	}
@@ -307,7 +313,7 @@ func newFS(mountpoint string, o Options) (*FS, error) {
 		f.close()
 		return nil, err
 	}
-	f.origins = openOrigins(f.store.Dir(), func(m module.Version) bool {
+	f.origins.open(f.store.Dir(), func(m module.Version) bool {
 		_, err := f.store.Stat(zipKey(m))
 		return err == nil
 	})

@@ -221,7 +221,7 @@ func TestOrigins(t *testing.T) {
 	dir := t.TempDir()
 	b := module.Version{Path: "example.com/b", Version: "v1.0.0"}
 	all := func(module.Version) bool { return true }
-	o := openOrigins(dir, all)
+	o := newOrigins(dir, all)
 	o.note(moduleA, "https://proxy.example.com")
 	o.note(moduleA, "seed a b\nc")
 	o.note(b, "direct")
@@ -235,7 +235,7 @@ func TestOrigins(t *testing.T) {
 	if err := os.WriteFile(file, append(data, "example.com/b v1.0.0\nno"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o = openOrigins(dir, all)
+	o = newOrigins(dir, all)
 	if o.of(moduleA) != "seed a b c" || o.of(b) != "direct" {
 		t.Errorf("%q, %q", o.of(moduleA), o.of(b))
 	}
@@ -244,7 +244,7 @@ func TestOrigins(t *testing.T) {
 		o.note(b, []string{"direct", "other"}[i%2])
 	}
 	o.close()
-	o = openOrigins(dir, func(m module.Version) bool { return m == b })
+	o = newOrigins(dir, func(m module.Version) bool { return m == b })
 	defer o.close()
 	if fi, err := os.Stat(file); err != nil || fi.Size() > int64((spareOrigins+4)*len(line)) || o.of(b) != "other" || o.of(moduleA) != "" {
 		t.Errorf("%+v, %v: want %d lines at most; %q, %q", fi, err, spareOrigins+4, o.of(b), o.of(moduleA))

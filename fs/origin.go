@@ -34,9 +34,9 @@ const (
 	spareOrigins = 1 << 10   // lines more than twice the archives that there are
 )
 
-// openOrigins reads them. has says whether the store has an archive.
-func openOrigins(dir string, has func(module.Version) bool) *origins {
-	o := &origins{by: make(map[module.Version]string)}
+// open reads them. has says whether the store has an archive. It is called once, before note; others may be called already.
+func (o *origins) open(dir string, has func(module.Version) bool) {
+	by := make(map[module.Version]string)
 	name := filepath.Join(dir, originsFile)
 	torn := false
 	// Somebody may have put a named pipe or a link there: neither is waited for or followed.
@@ -52,20 +52,22 @@ func openOrigins(dir string, has func(module.Version) bool) *origins {
 				continue
 			}
 			if m := (module.Version{Path: fields[0], Version: fields[1]}); has(m) {
-				o.by[m] = fields[2]
+				by[m] = fields[2]
 			}
 		}
 	}
+	o.mu.Lock()
+	o.by = by
+	o.mu.Unlock()
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|careful, 0o600)
 	if err != nil {
-		return o
+		return
 	}
 	o.file = file
 	if torn {
 		file.WriteString("\n") // best effort: or the next line would continue what a crash left of one
 	}
 	o.compact()
-	return o
 }
 
 // note remembers where the archive of m came from.

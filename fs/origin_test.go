@@ -11,11 +11,17 @@ import (
 	"golang.org/x/mod/module"
 )
 
+func newOrigins(dir string, has func(module.Version) bool) *origins {
+	o := new(origins)
+	o.open(dir, has)
+	return o
+}
+
 // What is remembered of archives that are gone is bounded, in memory and on disk, and nothing else is lost by that.
 func TestOriginsBounded(t *testing.T) {
 	dir := t.TempDir()
 	all := func(module.Version) bool { return true }
-	o := openOrigins(dir, all)
+	o := newOrigins(dir, all)
 	stays := module.Version{Path: "example.com/stays", Version: "v1.0.0"}
 	o.note(stays, "https://proxy.example")
 	for i := range 5 * spareOrigins {
@@ -31,7 +37,7 @@ func TestOriginsBounded(t *testing.T) {
 	if n := bytes.Count(data, []byte("\n")); err != nil || n > 2+spareOrigins {
 		t.Errorf("the file has %d lines, %v", n, err)
 	}
-	o = openOrigins(dir, all)
+	o = newOrigins(dir, all)
 	defer o.close()
 	if from := o.of(stays); from != "https://proxy.example" {
 		t.Errorf("origin %q", from)
@@ -45,10 +51,10 @@ func TestOriginsTorn(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := module.Version{Path: "example.com/b", Version: "v1.0.0"}
-	o := openOrigins(dir, func(module.Version) bool { return true })
+	o := newOrigins(dir, func(module.Version) bool { return true })
 	o.note(b, "seed s")
 	o.close()
-	o = openOrigins(dir, func(m module.Version) bool { return m == b })
+	o = newOrigins(dir, func(m module.Version) bool { return m == b })
 	defer o.close()
 	if from := o.of(b); from != "seed s" {
 		t.Errorf("origin %q", from)
@@ -65,7 +71,7 @@ func TestOriginsPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := module.Version{Path: "example.com/a", Version: "v1.0.0"}
-	o := openOrigins(dir, func(module.Version) bool { return true })
+	o := newOrigins(dir, func(module.Version) bool { return true })
 	defer o.close()
 	o.note(a, "direct")
 	if from := o.of(a); from != "direct" {

@@ -7,13 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Fallocate implements fuse.RawFileSystem, but for making holes.
+// Fallocate implements fuse.RawFileSystem, but for making holes. Room beyond the end of a file is no part of its size, by which the
+// limit of the layer is kept; so there is none where there is a limit.
 func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	n, status := f.overNode(in.NodeId)
 	if status != fuse.OK {
 		return status
 	}
-	if in.Mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+	if in.Mode&^unix.FALLOC_FL_KEEP_SIZE != 0 || in.Mode != 0 && f.overlay.max > 0 {
 		return fuse.ENOTSUP
 	}
 	off, length := int64(in.Offset), int64(in.Length)

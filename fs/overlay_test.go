@@ -386,6 +386,25 @@ func TestOverlaySurvivesRemount(t *testing.T) {
 	m.used(7)
 }
 
+// TestOverlayCopyLimit: a copy of a file for which the layer has no room is not counted.
+func TestOverlayCopyLimit(t *testing.T) {
+	m := mountRW(t, nil, func(o *Options) { o.OverlayMax = 1_000 })
+	list := m.path("cache/download/example.com/b/@v/list")
+	if _, err := os.ReadFile(list); err != nil {
+		t.Fatal(err)
+	}
+	m.write("work/f", strings.Repeat("x", 1_000))
+	for range 3 {
+		f, err := os.OpenFile(list, os.O_WRONLY|os.O_APPEND, 0)
+		if err == nil {
+			_, err = f.WriteString("v1.9.9\n")
+			f.Close()
+		}
+		m.fails(err, syscall.ENOSPC)
+		m.used(1_000)
+	}
+}
+
 func TestOverlayLimit(t *testing.T) {
 	m := mountRW(t, nil, func(o *Options) { o.OverlayMax = 10_000 })
 	m.write("work/f", strings.Repeat("x", 9_000))

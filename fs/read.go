@@ -75,26 +75,39 @@ func (f *FS) openFile(ctx context.Context, md *mod, i int, off int64, n int) (c 
 // inflateToMemory returns file i whole, from memory if somebody else has put it there.
 func (f *FS) inflateToMemory(ctx context.Context, md *mod, ix *indexed, i int) (content, error) {
 	return f.inflateOnce(ctx, "whole", contentKey{md.slot, i}, func(c content) bool { return c.whole }, func(ctx context.Context) (content, error) {
-		data := make([]byte, ix.size(i))
-		return content{data, true}, f.inflateAll(ctx, md, ix, i, data)
+		var data []byte
+		err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
+			// Not before the archive is there. Who has room has all that it needs, so this does not take long.
+			size := ix.size(i)
+			f.inflating.Acquire(context.WithoutCancel(ctx), size) // cannot fail
+			defer f.inflating.Release(size)
+			data = make([]byte, size)
+			return f.readAll(r, ix.data(i), data)
+		})
+		return content{data, true}, err
 	})
 }
 
+// maxInflating bounds how large the files are that are being inflated into memory at a time, in bytes.
+const maxInflating = 64 << 20
+
 // inflateAll inflates file i into data, which has its size.
 func (f *FS) inflateAll(ctx context.Context, md *mod, ix *indexed, i int, data []byte) error {
-	d := ix.data(i)
-	return f.inflater(ctx, md, ix, i, func(r io.Reader) error {
-		n, err := io.ReadFull(r, data)
-		f.stats.inflated.Add(int64(n))
-		if err != nil && err != io.EOF {
-			return err
-		}
-		var more [1]byte
-		if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF {
-			return fmt.Errorf("more than %d bytes, or %v", d.size, err)
-		}
-		return d.check(int64(n), digestOf(data))
-	})
+	return f.inflater(ctx, md, ix, i, func(r io.Reader) error { return f.readAll(r, ix.data(i), data) })
+}
+
+// readAll reads the file that d describes into data, which has its size.
+func (f *FS) readAll(r io.Reader, d fileData, data []byte) error {
+	n, err := io.ReadFull(r, data)
+	f.stats.inflated.Add(int64(n))
+	if err != nil && err != io.EOF {
+		return err
+	}
+	var more [1]byte
+	if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF {
+		return fmt.Errorf("more than %d bytes, or %v", d.size, err)
+	}
+	return d.check(int64(n), digestOf(data))
 }
 
 // inflateHead is inflateToMemory for the first headSize bytes of a larger file, which have a digest of their own.

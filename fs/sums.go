@@ -47,7 +47,7 @@ func (s sums) ordered() sums { return sums{ordered(s.zips), ordered(s.mods)} }
 
 func ordered(ms []module.Version) []module.Version {
 	slices.SortFunc(ms, compareVersions)
-	return slices.Compact(ms)
+	return slices.Clip(slices.Compact(ms))
 }
 
 // has reports whether the zip of m is listed.
@@ -135,19 +135,32 @@ func (f *FS) sumsOf(p process, goWork string) sums {
 	} else if mod != "" {
 		files = []string{mod + "/go.sum"}
 	}
+	if len(files) == 1 {
+		s, _ := f.sumsIn(files[0])
+		return s
+	}
 	var all sums
+	seen := make(map[fileID]bool) // several names may lead to one file
 	for _, file := range files {
-		s := f.sumsIn(file)
+		s, id := f.sumsIn(file)
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if len(all.zips)+len(all.mods)+len(s.zips)+len(s.mods) > maxWorkSums {
+			break
+		}
 		all.zips, all.mods = append(all.zips, s.zips...), append(all.mods, s.mods...)
 	}
-	if len(files) > 1 {
-		all = all.ordered()
-	}
-	return all
+	return all.ordered()
 }
 
-// maxUses bounds how many modules of a workspace are looked at.
-const maxUses = 256
+// maxUses bounds how many modules of a workspace are looked at, and maxWorkSums how many lines of their go.sum files are remembered. The
+// largest known programs have some 3,000 each.
+const (
+	maxUses     = 256
+	maxWorkSums = 1 << 16
+)
 
 // workUses returns the directories of the modules that a go.work file uses.
 func workUses(name string) []string {
@@ -170,20 +183,20 @@ func workUses(name string) []string {
 	return dirs
 }
 
-// sumsIn returns what one go.sum lists; nothing if there is none.
-func (f *FS) sumsIn(name string) sums {
+// sumsIn returns what one go.sum lists, and which file it is; nothing if there is none.
+func (f *FS) sumsIn(name string) (s sums, id fileID) {
 	id, ok := identify(name)
 	if !ok || id.size > maxGoSum {
-		return sums{}
+		return sums{}, fileID{}
 	}
 	if s, ok := f.goSums.get(id); ok {
-		return s
+		return s, id
 	}
 	data, err := readForeign(name, maxGoSum)
 	if err != nil {
-		return sums{}
+		return sums{}, fileID{}
 	}
-	s := parseSums(data)
+	s = parseSums(data)
 	f.goSums.add(id, s, s.memory())
-	return s
+	return s, id
 }

@@ -25,14 +25,33 @@ func (f *FS) listingsChanged(came bool, paths []string) {
 	}
 }
 
-// forgetName makes the kernel look p up anew, soon: not while it waits for us with the directory locked.
+// forgetTries is how often it is tried to make the kernel forget a name in a directory that it looks something up in, and forgetPause
+// is between two tries.
+const (
+	forgetTries = 20
+	forgetPause = 100 * time.Millisecond
+)
+
+// forgetName makes the kernel look p up anew, soon: not while it waits for us with the directory locked. If it waits there for another
+// name, that may take as long as the network does, and all that others look up there would wait, too.
 func (f *FS) forgetName(p string) {
 	if f.server == nil {
 		return
 	}
 	f.background(func() {
-		if dir, ok := f.nodes.id(path.Dir(p)); ok {
-			f.server.EntryNotify(dir, path.Base(p)) // best effort: it is believed for a minute only
+		for range forgetTries {
+			dir, known, idle := f.nodes.idle(path.Dir(p))
+			if idle {
+				f.server.EntryNotify(dir, path.Base(p)) // best effort: it is believed for a minute only
+			}
+			if idle || !known {
+				return
+			}
+			select {
+			case <-time.After(forgetPause):
+			case <-f.ctx.Done():
+				return
+			}
 		}
 	})
 }

@@ -37,6 +37,14 @@ func (t *nodes) lookingIn(id uint64) (done func()) {
 	}
 }
 
+// idle returns the ID of a directory, whether the kernel knows it, and whether it looks up nothing there.
+func (t *nodes) idle(path string) (id uint64, known, idle bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, known = t.byPath[path]
+	return id, known, known && t.busy[id] == 0
+}
+
 // full reports whether the kernel has to forget nodes.
 func (t *nodes) full() bool {
 	t.mu.Lock()
@@ -52,11 +60,12 @@ type oldName struct {
 
 // oldest returns names of the nodes that nobody has used for longest, which it does not do again unless they are used again.
 // Not in directories in which something is being looked up: there, the kernel would wait for the outcome, and let all others
-// wait.
+// wait. Their turn comes again.
 func (t *nodes) oldest() []oldName {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var old []oldName
+	var later []uint64
 	for range trimAtOnce {
 		id, _, ok := t.recent.RemoveOldest()
 		if !ok {
@@ -66,9 +75,15 @@ func (t *nodes) oldest() []oldName {
 		if n == nil || n.over != nil || t.byPath[n.path] != id {
 			continue // the kernel has it under no name any more, and forgets it when it is closed
 		}
-		if dir, ok := t.byPath[parentDir(n.path)]; ok && t.busy[dir] == 0 {
+		switch dir, ok := t.byPath[parentDir(n.path)]; {
+		case ok && t.busy[dir] == 0:
 			old = append(old, oldName{dir, path.Base(n.path)})
+		case ok:
+			later = append(later, id)
 		}
+	}
+	for _, id := range later {
+		t.recent.Add(id, struct{}{})
 	}
 	return old
 }
