@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/moby/sys/mountinfo"
@@ -58,7 +59,7 @@ type Found struct {
 	Stale      bool   // nobody holds the lock of the store: the daemon is dead and all that is in the mount is ENOTCONN
 }
 
-// Mounts returns the modfs mounts that this process can see. It reads the kernel's table and the lock of
+// Mounts returns the modfs mounts that this process can see, but for those with control characters in their paths. It reads the kernel's table and the lock of
 // each store, and does not touch the mounts themselves, which may hang.
 func Mounts() ([]Found, error) {
 	infos, err := mountTable()
@@ -67,7 +68,8 @@ func Mounts() ([]Found, error) {
 	}
 	var found []Found
 	for _, info := range infos {
-		if isModfs(info) {
+		// Any user can have such a line in the table. It is shown to others, on their terminals.
+		if isModfs(info) && !strings.ContainsFunc(info.Mountpoint+info.Source, unicode.IsControl) {
 			found = append(found, newFound(info))
 		}
 	}
@@ -88,6 +90,14 @@ func Find(mountpoint string) (*Found, error) {
 func newFound(info *mountinfo.Info) Found {
 	store := strings.TrimPrefix(info.Source, sourcePrefix)
 	return Found{Mountpoint: info.Mountpoint, Store: store, Device: device(info), Stale: !storeLocked(store)}
+}
+
+// Local returns what the mount's daemon says of itself with the paths that the mount has here: of a bind mount, and in a container, the
+// daemon does not know them.
+func (f *Found) Local(s *Status) *Status {
+	local := *s
+	local.ModCache, local.Mountpoint = f.Mountpoint+strings.TrimPrefix(s.ModCache, s.Mountpoint), f.Mountpoint
+	return &local
 }
 
 // device returns the device number of a mount, 0 where the table of mounts does not have it.
@@ -162,7 +172,7 @@ func ours(info *mountinfo.Info) *mountinfo.Info {
 // storeLocked reports whether a process holds the lock of a store, or may do so as far as we are allowed to know. The
 // kernel drops it when the process ends, however that happens.
 func storeLocked(dir string) bool {
-	f, err := os.Open(filepath.Join(dir, lockName))
+	f, err := openLock(dir)
 	if err != nil {
 		return !errors.Is(err, os.ErrNotExist)
 	}
@@ -171,10 +181,30 @@ func storeLocked(dir string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
+// openLock opens the lock of a store for reading. Whose the store is nobody knows, nor what is at that name: a pipe is not waited for,
+// and not read from.
+func openLock(dir string) (*os.File, error) {
+	name := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s: not a regular file: %w", name, os.ErrNotExist)
+	}
+	return f, nil
+}
+
 // storePID returns the process that holds the lock of a store, according to the lock's file; 0 if that is not to be known.
 func storePID(dir string) int {
-	data, err := os.ReadFile(filepath.Join(dir, lockName))
-	if err != nil || len(data) > maxPath {
+	f, err := openLock(dir)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	data, err := readAtMost(f, maxPath)
+	if err != nil {
 		return 0
 	}
 	// The first number in it, whatever is written around it.

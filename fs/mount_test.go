@@ -319,6 +319,19 @@ func TestStoreLocked(t *testing.T) {
 			t.Errorf("%q: pid %d, want %d", content, got, want)
 		}
 	}
+	// Anybody can have the table of mounts lead to anything.
+	pipe := filepath.Join(t.TempDir(), lockName)
+	if err := syscall.Mkfifo(pipe, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := soonDone(t, "what reads a pipe", func() error {
+		if dir := filepath.Dir(pipe); storeLocked(dir) || storePID(dir) != 0 {
+			return errors.New("a pipe is a lock")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestMountErrors(t *testing.T) {

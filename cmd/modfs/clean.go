@@ -50,6 +50,7 @@ func clean(mountpoint string) error {
 	if s.ReadOnly {
 		return fmt.Errorf("%s is mounted read-only: unmount it, and remove the store %s", mountpoint, s.Store.Dir)
 	}
+	s = found.Local(s)
 	names, err := os.ReadDir(s.ModCache)
 	if err != nil {
 		return err

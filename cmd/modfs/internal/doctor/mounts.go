@@ -128,7 +128,7 @@ func (s *System) onMount(dir, real string, m modfs.Found) []Finding {
 	if err != nil {
 		return note("", "GOMODCACHE=%s is on the mount at %s, which does not say more", dir, m.Mountpoint)
 	}
-	if want := m.Mountpoint + strings.TrimPrefix(st.ModCache, st.Mountpoint); real != want {
+	if want := m.Local(st).ModCache; real != want {
 		return fail(setModCache(want), "GOMODCACHE=%s is on the mount at %s, whose module cache is %s", dir, m.Mountpoint, want)
 	}
 	return ok("GOMODCACHE=%s is on the mount", dir)

@@ -152,10 +152,7 @@ func (s *System) live() []*modfs.Status {
 			continue
 		}
 		if st, err := s.probe(m.Mountpoint); err == nil {
-			// Of a bind mount, the daemon does not know where that is.
-			c := *st
-			c.ModCache, c.Mountpoint = m.Mountpoint+strings.TrimPrefix(st.ModCache, st.Mountpoint), m.Mountpoint
-			live = append(live, &c)
+			live = append(live, m.Local(st))
 		}
 	}
 	return live
