@@ -116,6 +116,22 @@ func TestPage(t *testing.T) {
 			t.Errorf("the title is %q", got)
 		}
 	})
+	t.Run("repeated", func(t *testing.T) {
+		// The same error may be there twice, with others in between: each has its row, however often and in whatever order they come.
+		if got := p.text(`(() => {
+			const error = (module) => ({ module, version: 'v1.0.0', op: 'zip', errno: 'EIO', cause: 'broken', time: state.since });
+			const wrong = [];
+			for (const want of ['aba', 'aba', 'baba', 'baba', 'ab', 'aab', 'aba', '']) {
+				showErrors([...want].map(error));
+				const got = [...document.querySelectorAll('#errors .mod')].map((e) => e.textContent).join('');
+				if (got !== want) wrong.push(want + ': ' + got);
+			}
+			showErrors(state.errors);
+			return wrong.join();
+		})()`); got != "" {
+			t.Errorf("wanted errors, and those shown: %s", got)
+		}
+	})
 	t.Run("download", func(t *testing.T) {
 		p.wait("document.querySelector('#downloads progress').value > 0") // the first half of it is on its way
 		got := p.text("(() => { const li = document.querySelector('#downloads li'), p = li.querySelector('progress'); return li.textContent + ' ' + (p.value > 0 && p.value < p.max) + ' ' + p.ariaLabel; })()")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"modfs/fetch"
 	modfs "modfs/fs"
 )
 
@@ -57,7 +58,7 @@ type webTransfer struct {
 	Who string `json:"who"` // the processes that it is for
 }
 
-// webUpstream is the state of an upstream. Of its URL only the host is shown.
+// webUpstream is the state of the upstreams of one host. Of their URLs no more is shown.
 type webUpstream struct {
 	Host      string    `json:"host"`
 	Requests  int64     `json:"requests"`
@@ -83,19 +84,39 @@ func (w *Web) look() *webState {
 		Counts: webCounts{Prefetched: c["prefetched"], Damaged: c["damaged"], Insecure: c["security_errors"], Saved: c["saved_bytes"],
 			Slow: s.Requests.Slow, Memory: int64(s.Memory.System)},
 		Transfers: make([]webTransfer, 0, len(s.Transfers)),
-		Upstreams: make([]webUpstream, 0, len(s.Upstreams)),
+		Upstreams: upstreams(s.Upstreams),
 	}
 	for _, t := range s.Transfers {
 		v.Transfers = append(v.Transfers, webTransfer{t, who(t)})
-	}
-	for _, u := range s.Upstreams {
-		v.Upstreams = append(v.Upstreams, webUpstream{Host: upstreamLabel(u.URL), Requests: u.Requests, Failures: u.Failures, Bytes: u.Bytes,
-			LastError: u.LastError, LastTime: u.LastTime, DownSince: u.DownSince})
 	}
 	v.Errors = w.fs.Errors()
 	slices.Reverse(v.Errors)
 	v.Errors = v.Errors[:min(len(v.Errors), maxWebErrors)]
 	return v
+}
+
+// upstreams adds up those of one host, as the metrics do (collector.upstreams): one is down if a part of it is, since the first.
+func upstreams(all []fetch.Upstream) []webUpstream {
+	list := make([]webUpstream, 0, len(all))
+	for _, u := range all {
+		host := upstreamLabel(u.URL)
+		i := slices.IndexFunc(list, func(v webUpstream) bool { return v.Host == host })
+		if i < 0 {
+			i = len(list)
+			list = append(list, webUpstream{Host: host})
+		}
+		v := &list[i]
+		v.Requests += u.Requests
+		v.Failures += u.Failures
+		v.Bytes += u.Bytes
+		if u.LastTime.After(v.LastTime) {
+			v.LastError, v.LastTime = u.LastError, u.LastTime
+		}
+		if v.DownSince.IsZero() || !u.DownSince.IsZero() && u.DownSince.Before(v.DownSince) {
+			v.DownSince = u.DownSince
+		}
+	}
+	return list
 }
 
 // who says whom an archive is fetched for.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"modfs/fetch"
 	"modfs/fetch/proxytest"
 	modfs "modfs/fs"
 )
@@ -132,6 +133,28 @@ func TestPeriods(t *testing.T) {
 	}
 	if ps := periods(nil, now); len(ps) != 0 {
 		t.Errorf("of nothing: %+v", ps)
+	}
+}
+
+// TestWebUpstreams has two paths of one host, which are one row, as they are one label of the metrics.
+func TestWebUpstreams(t *testing.T) {
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	got := upstreams([]fetch.Upstream{
+		{URL: "https://a.example/one", Requests: 1, Failures: 2, Bytes: 3, LastError: "new", LastTime: at(9), DownSince: at(8)},
+		{URL: "https://b.example", Requests: 5},
+		{URL: "https://a.example/two", Requests: 10, Failures: 20, Bytes: 30, LastError: "old", LastTime: at(7), DownSince: at(6)},
+		{URL: "https://a.example/three", Requests: 100},
+		{URL: "https://b.example/two", LastError: "only", LastTime: at(4), DownSince: at(3)},
+	})
+	want := []webUpstream{
+		{Host: "a.example", Requests: 111, Failures: 22, Bytes: 33, LastError: "new", LastTime: at(9), DownSince: at(6)},
+		{Host: "b.example", Requests: 5, LastError: "only", LastTime: at(4), DownSince: at(3)},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := upstreams(nil); got == nil || len(got) != 0 {
+		t.Errorf("of none: %#v", got) // null in JSON
 	}
 }
 

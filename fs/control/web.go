@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -21,7 +22,8 @@ import (
 // tells nothing that is for the daemon's user only. docs/monitoring.md is its reference.
 //
 // On a loopback address, requests whose Host is another name are refused: else a page of any web site could have its own name stand
-// for this address, and read what is here from the browser of whoever visits it (DNS rebinding).
+// for this address, and read what is here from the browser of whoever visits it (DNS rebinding). On any address, requests that a
+// browser sends for the page of another site are refused.
 type Web struct {
 	l        net.Listener
 	loopback bool
@@ -160,10 +162,10 @@ func (w *Web) handler() http.Handler {
 	if w.loopback {
 		// It shows nothing of modules, but a profile takes time from all, so it is for who is on this machine. The command line is
 		// left out: an upstream's credentials may be in it.
-		m.HandleFunc("GET /debug/pprof/", pprof.Index)
+		m.HandleFunc("GET /debug/pprof/", bounded(pprof.Index))
 		m.HandleFunc("GET /debug/pprof/cmdline", http.NotFound)
-		m.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		m.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		m.HandleFunc("GET /debug/pprof/profile", bounded(pprof.Profile))
+		m.HandleFunc("GET /debug/pprof/trace", bounded(pprof.Trace))
 		m.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	}
 	return w.guard(m)
@@ -188,19 +190,18 @@ func (w *Web) guard(next http.Handler) http.Handler {
 			http.Error(rw, "this address is to be called localhost or by its number, not "+strconv.Quote(r.Host), http.StatusMisdirectedRequest)
 			return
 		}
+		if foreign(r) {
+			http.Error(rw, "asked for by the page of another site: enter this address yourself", http.StatusForbidden)
+			return
+		}
 		defer func() {
 			if v := recover(); v != nil && v != http.ErrAbortHandler {
 				w.log.Error("panic", "in", r.Method+" "+r.URL.Path, "err", v)
 				http.Error(rw, "a mistake of modfs: its log has more", http.StatusInternalServerError)
 			}
 		}()
-		patience := webPatience
-		if strings.HasPrefix(r.URL.Path, "/debug/pprof/") {
-			n, _ := strconv.Atoi(r.FormValue("seconds"))
-			patience += time.Duration(min(max(n, 30), maxProfile)) * time.Second
-		}
 		ctl := http.NewResponseController(rw)
-		ctl.SetWriteDeadline(time.Now().Add(patience)) // best effort: not in tests without a connection
+		ctl.SetWriteDeadline(time.Now().Add(webPatience)) // best effort: not in tests without a connection
 		if r.ContentLength != 0 {
 			// Nothing here takes one, and a slow one would keep the connection: there is no deadline for reading after the header,
 			// which would end streams as well.
@@ -213,8 +214,40 @@ func (w *Web) guard(next http.Handler) http.Handler {
 	})
 }
 
-// maxProfile is how long a profile may take, in seconds.
-const maxProfile = 300
+// foreign reports whether a browser asks for the page of another site: another port of this machine is one, too. Such a page could
+// not read the answer, but have profiles taken. To lead to our page is all that it may. Who is no browser does not say, nor does a
+// browser of what it reaches over plain HTTP on another machine (https://www.w3.org/TR/fetch-metadata/).
+func foreign(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return false
+	}
+	return r.URL.Path != "/" || r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document"
+}
+
+// maxProfile is how long a profile may take, in seconds; defaultProfile, how long one takes at most that is not told.
+const (
+	maxProfile     = 300
+	defaultProfile = 30
+)
+
+// bounded has a handler of profiles take no longer than that, and gives it the time: it sleeps for so many seconds, and writes then.
+func bounded(h http.HandlerFunc) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		n := 0.0
+		if s := r.FormValue("seconds"); s != "" { // what the handlers ask
+			var err error
+			// Those who want an integer take what is none for the default.
+			if n, err = strconv.ParseFloat(s, 64); err != nil || math.IsNaN(n) || n > maxProfile {
+				http.Error(rw, fmt.Sprintf("seconds: want a number of at most %d", maxProfile), http.StatusBadRequest)
+				return
+			}
+		}
+		patience := webPatience + time.Duration(max(n, defaultProfile)*float64(time.Second))
+		http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(patience)) // best effort: not in tests without a connection
+		h(rw, r)
+	}
+}
 
 // loopbackHost reports whether a Host header names this machine: its loopback addresses, or what browsers take for them
 // (RFC 6761, 6.3).

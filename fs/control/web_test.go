@@ -1,13 +1,16 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -81,6 +84,7 @@ func TestWebAddr(t *testing.T) {
 		"0.0.0.0:80":     "0.0.0.0:80",
 		"[::1]:80":       "[::1]:80",
 		"[::]:080":       "[::]:80",
+		"[10.0.0.5]:80":  "10.0.0.5:80",
 	} {
 		if got, err := webAddr(addr); got != want || err != nil {
 			t.Errorf("%q: %q, %v, want %q", addr, got, err, want)
@@ -106,6 +110,20 @@ func TestWebAddr(t *testing.T) {
 	defer w.Close()
 	if w.Loopback() {
 		t.Errorf("%s is taken for a loopback address", w.URL())
+	}
+}
+
+// TestWebAddrOfPod puts both kinds of address into what deploy/kubernetes has a pod listen on.
+func TestWebAddrOfPod(t *testing.T) {
+	m := regexp.MustCompile(`(?m)^ *- --listen=(.*)$`).FindStringSubmatch(readFile(t, "../../deploy/kubernetes/modfs.yaml"))
+	if m == nil || !strings.Contains(m[1], "$(POD_IP)") {
+		t.Fatalf("it listens on %q", m)
+	}
+	for ip, want := range map[string]string{"10.0.0.5": "10.0.0.5:9091", "fd00::5": "[fd00::5]:9091"} {
+		addr := strings.ReplaceAll(m[1], "$(POD_IP)", ip)
+		if got, err := webAddr(addr); got != want || err != nil {
+			t.Errorf("%q: %q, %v, want %q", addr, got, err, want)
+		}
 	}
 }
 
@@ -240,6 +258,75 @@ func TestWebProfiles(t *testing.T) {
 		t.Errorf("goroutines: %.100q", body)
 	}
 	w.wantStatus(t, "/debug/pprof/cmdline", http.StatusNotFound)
+	for path, refused := range map[string]bool{
+		"profile?seconds=300":                  false,
+		"profile?seconds=301":                  true,
+		"profile?seconds=1000000":              true,
+		"profile?seconds=1000000&seconds=1":    true,
+		"profile?seconds=99999999999999999999": true,
+		"profile?seconds=long":                 true,
+		"trace?seconds=0.01":                   false,
+		"trace?seconds=300.5":                  true,
+		"trace?seconds=1e6":                    true,
+		"trace?seconds=Inf":                    true,
+		"trace?seconds=NaN":                    true,
+		"heap?seconds=300":                     false,
+		"heap?seconds=301":                     true,
+	} {
+		rec := w.ask(t, "/debug/pprof/"+path, nil)
+		if said := strings.Contains(rec.Body.String(), "at most 300"); (rec.Code == http.StatusBadRequest) != refused || said != refused {
+			t.Errorf("%s: %d %.100q, refused should be %v", path, rec.Code, rec.Body, refused)
+		}
+	}
+}
+
+// ask asks for a path as somebody who has left by then: what takes time ends at once.
+func (w *Web) ask(t *testing.T, path string, header map[string]string) *httptest.ResponseRecorder {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL()+path[1:], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	rec := httptest.NewRecorder()
+	w.handler().ServeHTTP(rec, req)
+	return rec
+}
+
+// TestWebSites has pages of other origins ask, which a browser says in headers of its own.
+func TestWebSites(t *testing.T) {
+	_, w := webMount(t, proxytest.New(t), nil)
+	paths := []string{"/", "/?q=x", "/web/app.js", "/api/modules", "/api/live", "/metrics", "/healthz", "/debug/pprof/", "/debug/pprof/profile?seconds=300"}
+	for _, c := range []struct {
+		site, mode, dest string
+		answered         string // the paths that are, or "all"
+	}{
+		{"", "", "", "all"},                     // curl, Prometheus
+		{"none", "navigate", "document", "all"}, // typed in
+		{"same-origin", "cors", "empty", "all"}, // the page
+		{"same-origin", "no-cors", "script", "all"},
+		{"same-origin", "navigate", "document", "all"},
+		{"cross-site", "no-cors", "image", ""},
+		{"cross-site", "cors", "empty", ""},
+		{"same-site", "no-cors", "script", ""}, // another port of this machine
+		{"same-site", "cors", "empty", ""},
+		{"cross-site", "navigate", "iframe", ""},
+		{"cross-site", "navigate", "document", "/ /?q=x"}, // a link
+		{"same-site", "navigate", "document", "/ /?q=x"},
+	} {
+		for _, path := range paths {
+			refused := c.answered != "all" && !slices.Contains(strings.Fields(c.answered), path)
+			header := map[string]string{"Sec-Fetch-Site": c.site, "Sec-Fetch-Mode": c.mode, "Sec-Fetch-Dest": c.dest}
+			maps.DeleteFunc(header, func(_, v string) bool { return v == "" })
+			if rec := w.ask(t, path, header); (rec.Code == http.StatusForbidden) != refused {
+				t.Errorf("%v: %s: %d, refused should be %v", header, path, rec.Code, refused)
+			}
+		}
+	}
 }
 
 // TestWebLimits has more connections than are taken, and headers that are too large.

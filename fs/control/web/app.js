@@ -47,12 +47,16 @@ function time(iso) {
 }
 
 // update makes the children of a list those for the items, in their order; an item keeps its element as long as it has the same key.
+// Of items with one key, the first, the second and so on have elements of their own.
 function update(list, items, key, make, fill) {
   for (const e of [...list.children]) if (e.dataset.key === undefined) e.remove(); // the server's
   const old = new Map([...list.children].map((c) => [c.dataset.key, c]));
+  const times = new Map();
   let at = list.firstElementChild;
   for (const item of items) {
-    const k = key(item);
+    const n = times.get(key(item)) || 0;
+    times.set(key(item), n + 1);
+    const k = `${n} ${key(item)}`;
     let e = old.get(k);
     if (e) old.delete(k);
     else { e = make(item); e.dataset.key = k; }
@@ -121,7 +125,7 @@ function showDownloads(all) {
 
 function showErrors(all) {
   $('noerrors').hidden = all.length > 0;
-  update($('errors'), all, (e) => [e.module, e.version, e.op, e.cause].join(' '), (e) => {
+  update($('errors'), all, (e) => [e.errno, e.module, e.version, e.op, e.cause].join(' '), (e) => {
     return el('li', '', el('div', 'what', el('span', 'badge', e.errno), el('span', 'mod', e.module || ''), ' ', el('span', 'ver', e.version || ''), ' ', el('span', 'sub', e.op)),
       el('p', 'cause', e.cause), el('div', 'sub'));
   }, (li, e) => li.lastElementChild.replaceChildren(time(e.time), e.repeats ? el('span', '', `${count(e.repeats)} more of it`) : ''));
