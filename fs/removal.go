@@ -154,17 +154,17 @@ func (f *FS) removeLazyDir(pl place) fuse.Status {
 		return fuse.ENOTDIR
 	}
 	if pl.Kind == KindModule {
-		// Nothing is fetched to find out whether it is empty: of what was never listed, nothing was removed.
+		// Nothing is fetched to find out whether it is empty: others wait for the lock of names. Of what was never listed, nothing was
+		// removed; and what is damaged, who lists it has repaired.
 		md := f.modules.intern(pl.Mod)
-		_, err := f.store.Stat(indexKey(pl.Mod))
-		if _, ok := f.trees.get(md.slot); !ok && err != nil || !md.touched() {
-			return fuse.Status(syscall.ENOTEMPTY)
+		ix, ok := f.trees.get(md.slot)
+		if !ok && md.touched() {
+			var err error
+			if ix, err = f.storedIndex(pl.Mod); err != nil {
+				return f.fail("rmdir", pl.Mod, err)
+			}
 		}
-		ix, err := f.load(f.ctx, md)
-		if err != nil {
-			return f.fail("rmdir", pl.Mod, err)
-		}
-		if md.left(ix, 0) {
+		if ix == nil || !md.touched() || md.left(ix, 0) {
 			return fuse.Status(syscall.ENOTEMPTY)
 		}
 	} else if len(f.listPath(&node{path: pl.path, Path: pl.Path})) > 0 {
