@@ -29,7 +29,7 @@ var (
 )
 
 // patience is for how long a daemon may not answer. What changes something may take longer: its answer is waited for as long as the
-// caller's context says.
+// caller's context says, and the daemon answers other requests.
 const patience = 10 * time.Second
 
 // forLocal is patience with this very process.
@@ -114,6 +114,8 @@ func (c *Client) Get(ctx context.Context, path string, answer any) error {
 
 // Post sends body, as JSON, to a path, and decodes the answer.
 func (c *Client) Post(ctx context.Context, path string, body, answer any) error {
+	ctx, stop := c.watched(ctx)
+	defer stop()
 	return c.do(ctx, http.MethodPost, path, body, answer)
 }
 
@@ -132,8 +134,8 @@ func (c *Client) do(ctx context.Context, method, path string, body, answer any) 
 // Stream calls each with every line of an answer. It ends with the answer, with the first error of each, or with ctx; an error that
 // the daemon sends is an *Error.
 func (c *Client) Stream(ctx context.Context, method, path string, body any, each func(line json.RawMessage) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, stop := c.watched(ctx)
+	defer stop()
 	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
@@ -154,6 +156,26 @@ func (c *Client) Stream(ctx context.Context, method, path string, body any, each
 			return err
 		}
 	}
+}
+
+// watched returns a context for a request that may take its time. It ends with ErrHangs when the daemon does not answer others any more.
+func (c *Client) watched(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(c.patience):
+			}
+			var hello Hello
+			if err := c.Get(ctx, "/v1/", &hello); errors.Is(err, ErrHangs) {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // failure returns the error that ends a stream: an object with nothing else in it. "" is for any other line.
