@@ -7,6 +7,7 @@ import (
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/sys/unix"
 )
 
 // bars are progress bars on a terminal, which are gone when all is done. nil are none.
@@ -15,8 +16,12 @@ type bars struct {
 	all []*mpb.Bar
 }
 
-func newBars(w io.Writer) *bars {
-	return &bars{p: mpb.New(mpb.WithOutput(w), mpb.WithWidth(64))}
+// newBars returns bars on say. There are none unless out is a terminal, too: what reads a pipe may print to the same screen.
+func newBars(out, say io.Writer) *bars {
+	if !isTerminal(out) || !isTerminal(say) {
+		return nil
+	}
+	return &bars{p: mpb.New(mpb.WithOutput(say), mpb.WithWidth(64))}
 }
 
 // add adds a bar below the others, with what is said before it and after it. Its total is set with SetTotal, as often as one likes: it
@@ -27,9 +32,9 @@ func (b *bars) add(before decor.Decorator, after ...decor.Decorator) *mpb.Bar {
 	return bar
 }
 
-// line prints a line to w, above the bars if those are on the same terminal.
+// line prints a line to w, which is where the bars are: above them.
 func (b *bars) line(w io.Writer, text string) {
-	if b != nil && isTerminal(w) {
+	if b != nil {
 		w = b.p
 	}
 	fmt.Fprintln(w, text)
@@ -53,8 +58,11 @@ type byteProgress struct {
 	all  int64
 }
 
-func newByteProgress(w io.Writer) *byteProgress {
-	p := &byteProgress{bars: newBars(w)}
+func newByteProgress(out, say io.Writer) *byteProgress {
+	p := &byteProgress{bars: newBars(out, say)}
+	if p.bars == nil {
+		return nil
+	}
 	p.bar = p.bars.add(decor.CountersKibiByte("% .1f / % .1f"), speedAndETA()...)
 	return p
 }
@@ -88,12 +96,12 @@ func (p *byteProgress) end() {
 	}
 }
 
-// isTerminal reports whether w is something that a person may be looking at. Whatever else is such a device does no harm.
+// isTerminal reports whether w is a terminal: it is asked for its size, as musl's isatty does. Other devices, such as /dev/null, have none.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
-	fi, err := f.Stat()
-	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	return err == nil
 }

@@ -85,7 +85,7 @@ func newSystem(cmd *cobra.Command, f *serveFlags, args []string) (*doctor.System
 		UID: os.Geteuid(), Version: version(), MaxSize: defaultMaxSize, MinFree: func(total int64) int64 { return total / 100 * defaultMinFree },
 		Mounts: modfs.Mounts, Probe: probe, Force: unmountByForce,
 		Control: func(mountpoint string) (string, error) {
-			c, err := control.Dial(mountpoint)
+			c, err := control.Dial(cmd.Context(), mountpoint)
 			if err != nil {
 				return "", err
 			}
@@ -172,12 +172,9 @@ func printFinding(w io.Writer, paint func(doctor.Level, string) string, f doctor
 
 // painter returns what colours the word for a level, on a terminal whose user has nothing against that (https://no-color.org).
 func painter(w io.Writer) func(doctor.Level, string) string {
-	file, isFile := w.(*os.File)
-	if isFile && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
-		if fi, err := file.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
-			colours := map[doctor.Level]string{doctor.OK: "32", doctor.Fixed: "32", doctor.Note: "36", doctor.Warn: "33", doctor.Fail: "31"}
-			return func(l doctor.Level, word string) string { return "\x1b[" + colours[l] + "m" + word + "\x1b[0m" }
-		}
+	if isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
+		colours := map[doctor.Level]string{doctor.OK: "32", doctor.Fixed: "32", doctor.Note: "36", doctor.Warn: "33", doctor.Fail: "31"}
+		return func(l doctor.Level, word string) string { return "\x1b[" + colours[l] + "m" + word + "\x1b[0m" }
 	}
 	return func(_ doctor.Level, word string) string { return word }
 }

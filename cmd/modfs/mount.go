@@ -30,8 +30,8 @@ func newMount() *cobra.Command {
 		Use:   "mount [flags] [MOUNTPOINT]",
 		Short: "Mount the module cache and serve it",
 		Long: `Mount serves the module cache at MOUNTPOINT, by default the directory that
-'go env GOMODCACHE' names, until it is unmounted or gets SIGINT or SIGTERM. Then
-go commands that use it may end, for as long as --grace says. If it is in use
+'go env GOMODCACHE' names, until it is unmounted or gets SIGINT, SIGTERM or SIGHUP.
+Then go commands that use it may end, for as long as --grace says. If it is in use
 after that, it is unmounted lazily and served until its last user leaves, for as
 long again; a second signal ends it at once.`,
 		Args: cobra.MaximumNArgs(1),

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
+	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -70,14 +69,6 @@ func readSums(name string) (modfs.Sums, error) {
 	return sums, nil
 }
 
-// interruptible returns a context that ends when the user wants that. A second signal ends the process: it may be waiting for
-// standard input.
-func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
-}
-
 // moves counts module versions that are moved and says what became of each: a line each or, on a terminal, a bar and a line for
 // each that failed.
 type moves struct {
@@ -99,8 +90,7 @@ type moved struct{ trusted, failed bool }
 
 func newMoves(cmd *cobra.Command, done string) *moves {
 	m := &moves{out: cmd.OutOrStdout(), say: cmd.ErrOrStderr(), done: done, seen: make(map[string]moved)}
-	if isTerminal(m.say) && isTerminal(m.out) {
-		m.bars = newBars(m.say)
+	if m.bars = newBars(m.out, m.say); m.bars != nil {
 		m.bar = m.bars.add(decor.CountersNoUnit("%d / %d modules"), decor.Elapsed(decor.ET_STYLE_GO))
 	}
 	return m
@@ -179,9 +169,9 @@ func (m *moves) end(ctx context.Context, err error) error {
 	if m.bar != nil {
 		m.bars.end()
 	}
-	if ctx.Err() != nil {
+	if status := interrupted(ctx); status != nil {
 		fmt.Fprintf(m.say, "modfs: interrupted: %d modules %s, and what was %s is whole: run it again for the rest\n", m.n-m.failed, m.done, m.done)
-		return exitStatus(128 + int(syscall.SIGINT))
+		return status
 	}
 	if err != nil {
 		return err
@@ -207,15 +197,18 @@ func (m *moves) end(ctx context.Context, err error) error {
 	return nil
 }
 
-// lockedHint says what to do about a store that is mounted.
+// lockedHint says what to do about a store that is in use.
 func lockedHint(err error, instead string) error {
 	l, ok := errors.AsType[*lru.LockedError](err)
 	if !ok {
 		return err
 	}
 	who := fmt.Sprintf("process %d", l.PID)
-	if l.Holder != "" {
+	switch {
+	case filepath.IsAbs(l.Holder):
 		who += ", which serves " + l.Holder
+	case l.Holder != "": // it serves nothing
+		who += " (" + l.Holder + ")"
 	}
 	return fmt.Errorf("store %s is in use by %s: %s", l.Dir, who, instead)
 }

@@ -48,9 +48,8 @@ Interrupted, it keeps what is done. The exit status is 1 if something failed.`,
 	fs.BoolVar(&f.pin, "pin", false, "pin what is there in the end, as 'modfs pin' does: it is never evicted")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but what failed")
 	fs.BoolVar(&f.json, "json", false, "print JSON, one object for each module and one for the summary")
-	f.maxSize, f.minFree = 10<<30, freeValue{percent: 5}
 	f.register(fs, "fetch nothing: say what the store lacks", "")
-	fs.Var(&f.maxSize, "max-size", "limit of the store on disk, if it is not mounted; 0: none")
+	fs.Var(&f.maxSize, "max-size", "limit of the store on disk, if it is not mounted; 0: none (default 0)")
 	return cmd
 }
 
@@ -75,6 +74,7 @@ func (f *prefetchFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if len(t.wanted) == 0 {
 		show.note("nothing is needed")
+		show.event(modfs.PrefetchEvent{Event: modfs.PrefetchSummary})
 		return nil
 	}
 	to, err := f.destination(ctx, cmd)
@@ -116,7 +116,7 @@ func (f *prefetchFlags) destination(ctx context.Context, cmd *cobra.Command) (*d
 	if err != nil {
 		return nil, err
 	}
-	o.Store.MaxSize = int64(f.maxSize)
+	o.Store.MaxSize = int64(f.maxSize) // none unless it is given: the mount's may be any
 	d, err := modfs.OpenDepot(o)
 	if _, locked := errors.AsType[*lru.LockedError](err); locked {
 		if m := mountOfStore(dir); m != nil {
@@ -148,7 +148,7 @@ func (f *prefetchFlags) onMount(cmd *cobra.Command, mountpoint string) (*destina
 			return nil, usagef("--%s is for a store that is not mounted; the mount at %s has settings of its own", name, mountpoint)
 		}
 	}
-	c, err := dialMount(mountpoint)
+	c, err := dialMount(cmd.Context(), mountpoint)
 	if err != nil {
 		return nil, err
 	}

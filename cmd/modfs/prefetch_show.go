@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -44,8 +43,8 @@ func newPrefetchShow(out, say io.Writer, asJSON, quiet bool) *prefetchShow {
 	s := &prefetchShow{out: out, say: say, json: asJSON, quiet: quiet, each: make(map[string]*download)}
 	s.enc = json.NewEncoder(out)
 	s.enc.SetEscapeHTML(false)
-	if !asJSON && !quiet && isTerminal(say) {
-		s.bars = newBars(say)
+	if !asJSON && !quiet {
+		s.bars = newBars(out, say)
 	}
 	return s
 }
@@ -56,7 +55,9 @@ func (s *prefetchShow) note(text string) {
 		s.enc.Encode(modfs.PrefetchEvent{Event: modfs.PrefetchWarning, Message: text}) // best effort, as all that is printed
 		return
 	}
-	s.bars.line(s.say, "modfs: "+text)
+	if !s.quiet {
+		s.bars.line(s.say, "modfs: "+text)
+	}
 }
 
 // begin begins, with so many module versions: first their small files are looked up.
@@ -216,7 +217,7 @@ func (s *prefetchShow) end(ctx context.Context, into string, err error) error {
 		}
 	}
 	sum := s.sum
-	if ctx.Err() != nil {
+	if status := interrupted(ctx); status != nil {
 		if s.json && !s.summed {
 			sum.Event, sum.Modules, sum.Interrupted = modfs.PrefetchSummary, s.wanted, true
 			s.enc.Encode(sum)
@@ -224,7 +225,7 @@ func (s *prefetchShow) end(ctx context.Context, into string, err error) error {
 			fmt.Fprintf(s.say, "modfs: interrupted: %d of %d are in %s, %s of them new: run it again for the rest\n",
 				sum.Fetched+sum.KeptCount, s.wanted, into, size(sum.Bytes))
 		}
-		return exitStatus(128 + int(syscall.SIGINT))
+		return status
 	}
 	if err == nil && sum.Interrupted {
 		err = fmt.Errorf("the daemon of %s ended before all was done", into)

@@ -128,7 +128,7 @@ func (r *report) mount(ctx context.Context, dir string, m modfs.Found) error {
 
 // stacksOf asks a daemon what it is doing.
 func stacksOf(ctx context.Context, mountpoint string) (string, error) {
-	c, err := control.Dial(mountpoint)
+	c, err := control.Dial(ctx, mountpoint)
 	if err != nil {
 		return "", err
 	}

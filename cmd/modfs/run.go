@@ -16,6 +16,9 @@ import (
 	modfs "modfs/fs"
 )
 
+// commandExit says what the exit status of run and trace is.
+const commandExit = "That of COMMAND: 128+N if signal N killed it, 127 if it was not found, 126 if it could not be started.\n1 if something else went wrong; 2 if the command line is wrong."
+
 func newRun() *cobra.Command {
 	var (
 		f        serveFlags
@@ -30,7 +33,7 @@ signal N killed it, 126 or 127 if it could not be started. The directory is the
 same each time, so that the build cache works. Runs with the same store share
 one mount; where 'modfs mount' serves the store already, run uses that.
 If COMMAND fails, errors of the mount meanwhile are printed after its output.`,
-		Annotations: map[string]string{exitKey: "That of COMMAND: 128+N if signal N killed it, 127 if it was not found, 126 if it could not be started.\n1 if something else went wrong; 2 if the command line is wrong."},
+		Annotations: map[string]string{exitKey: commandExit},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] == "" {
 				return usagef("no command given: modfs run [flags] -- COMMAND")
@@ -64,11 +67,12 @@ func run(cmd *cobra.Command, f *serveFlags, patience time.Duration, args []strin
 		return err
 	}
 	defer web.Close()
-	s, err := openSession(o, signals)
+	s, err := openSession(o, signals, stderr)
 	if errors.Is(err, modfs.ErrNotPermitted) && !inNamespace() {
 		web.Close() // the address is the other process's
 		code, nerr := runInNamespace(signals)
 		if nerr == nil {
+			t.handOn()
 			return exitStatus(code)
 		}
 		return fmt.Errorf("%w; and a user namespace cannot be had: %v", err, nerr)

@@ -37,8 +37,25 @@ type session struct {
 	leaving atomic.Bool // the command has ended
 }
 
+// latePatience is for how long something is waited for without a word.
+const latePatience = 5 * time.Second
+
+// tellLate says what is waited for, once, when that has taken so long. stop ends that: nothing is said after it.
+func tellLate(patience time.Duration, say io.Writer, text string) (stop func()) {
+	told := make(chan struct{})
+	t := time.AfterFunc(patience, func() {
+		defer close(told)
+		fmt.Fprintln(say, "modfs: "+text)
+	})
+	return func() {
+		if !t.Stop() {
+			<-told
+		}
+	}
+}
+
 // openSession finds the mount of a store, or mounts it. A signal ends the wait for another run.
-func openSession(o modfs.Options, signals *signals) (*session, error) {
+func openSession(o modfs.Options, signals *signals, say io.Writer) (*session, error) {
 	dir, err := runDir(o.Store.Dir)
 	if err != nil {
 		return nil, err
@@ -52,6 +69,7 @@ func openSession(o modfs.Options, signals *signals) (*session, error) {
 		}
 		if !said {
 			o.Log.Info("waiting for another user of the store", "pid", l.PID)
+			defer tellLate(latePatience, say, oneLine(l)+": waiting until that has ended (Ctrl-C ends the wait)")()
 		}
 		// Either a run that we can wait for, in a namespace of its own or on its way out, or a daemon that we cannot see.
 		users, err := lockFile(filepath.Join(dir, "users.lock"), syscall.LOCK_EX|syscall.LOCK_NB, nil)
@@ -175,25 +193,36 @@ func (s *session) leave(signals *signals, say io.Writer, verbose bool) error {
 	if s.fs == nil {
 		return nil
 	}
-	for told := false; ; told = true {
-		users, err := s.unmountUnused()
-		if err == nil {
-			defer users.Close() // after the store: until then, new runs wait for us
-			return s.drain(signals, say)
+	patience := latePatience
+	if verbose {
+		patience = 0
+	}
+	users, err := s.awaitUnused(signals, say, patience)
+	if err != nil {
+		s.fs.Close() // best effort: the others get errors
+		if _, told := errors.AsType[exitStatus](err); told {
+			return nil // by a signal: the command's status counts
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			s.fs.Close()
-			return err
-		}
-		if !told && verbose {
-			fmt.Fprintln(say, "modfs: other runs use this mount: serving it until they end (Ctrl-C ends it now)")
-		}
+		return err
+	}
+	defer users.Close() // after the store: until then, new runs wait for us
+	return s.drain(signals, say)
+}
+
+// awaitUnused is unmountUnused when the last user has left. A signal ends the wait, as in lockFile.
+func (s *session) awaitUnused(signals *signals, say io.Writer, patience time.Duration) (users *os.File, err error) {
+	if users, err = s.unmountUnused(); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return users, err
+	}
+	defer tellLate(patience, say, "other runs use this mount: serving it until they end (Ctrl-C ends it now)")()
+	for errors.Is(err, syscall.EWOULDBLOCK) {
 		if users, err = lockFile(filepath.Join(s.dir, "users.lock"), syscall.LOCK_EX, signals); err != nil {
-			s.fs.Close() // told to end: the others get errors
-			return nil
+			return nil, err
 		}
 		users.Close()
+		users, err = s.unmountUnused()
 	}
+	return users, err
 }
 
 // unmountUnused unmounts if there are no users, lazily if a process that the command left behind is in the mount. It
@@ -225,18 +254,13 @@ func (s *session) drain(signals *signals, say io.Writer) error {
 		s.fs.Wait()
 		close(gone)
 	}()
-	const patience = 5 * time.Second
-	late := time.After(patience)
-	for {
-		select {
-		case <-gone:
-			return s.fs.Close()
-		case <-late:
-			fmt.Fprintln(say, "modfs: a process that the command left behind uses the mount: serving it until that ends (Ctrl-C ends it now)")
-		case <-signals.c:
-			return s.fs.Close()
-		}
+	stop := tellLate(latePatience, say, "a process that the command left behind uses the mount: serving it until that ends (Ctrl-C ends it now)")
+	select {
+	case <-gone:
+	case <-signals.c:
 	}
+	stop()
+	return s.fs.Close()
 }
 
 // runDir returns the directory for the locks and the mountpoint of a store. Its path depends on nothing but the store and
@@ -282,7 +306,7 @@ func lockFile(name string, how int, signals *signals) (*os.File, error) {
 		case err = <-locked:
 		case sig := <-signals.c:
 			// The goroutine and the file go with the process, which is about to end.
-			return nil, exitStatus(128 + int(sig.(syscall.Signal)))
+			return nil, statusOfSignal(sig)
 		}
 	}
 	if err != nil {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +31,45 @@ func catchSignals(which []os.Signal) *signals {
 	}
 	return s
 }
+
+// interruption is the cause of a context's end if that is a signal. Whoever looks for context.Canceled finds it.
+type interruption struct{ os.Signal }
+
+func (i interruption) Error() string { return i.String() + " signal received" }
+func (interruption) Unwrap() error   { return context.Canceled }
+
+// interruptible returns a context that ends when the user wants that. A second signal ends the process: it may be waiting for
+// standard input.
+func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	s := catchSignals(endings)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case sig := <-s.c:
+			signal.Stop(s.c) // before the first one has any effect
+			cancel(interruption{sig})
+		case <-ctx.Done():
+			signal.Stop(s.c)
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-watched
+	}
+}
+
+// interrupted returns the exit status of a command whose context a signal has ended, nil if none has.
+func interrupted(ctx context.Context) error {
+	if i, ok := errors.AsType[interruption](context.Cause(ctx)); ok {
+		return statusOfSignal(i.Signal)
+	}
+	return nil
+}
+
+// statusOfSignal returns the exit status of what ended because of a signal, as in POSIX shells.
+func statusOfSignal(sig os.Signal) exitStatus { return exitStatus(128 + int(sig.(syscall.Signal))) }
 
 // waitFor waits for a command that was started and returns its exit status as a shell would. Meanwhile it passes on the
 // signals that the command does not get anyway: it is in our process group.

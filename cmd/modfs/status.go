@@ -131,7 +131,7 @@ func readStatus(m modfs.Found) (*control.Status, error) {
 }
 
 func statusBySocket(mountpoint string) (*control.Status, error) {
-	c, err := control.Dial(mountpoint)
+	c, err := control.Dial(context.Background(), mountpoint)
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 
@@ -68,7 +68,7 @@ func (f *steerFlags) open(cmd *cobra.Command, mountpoint string) (*control.Clien
 	case mountpoint != "" && cmd.Flags().Changed("store"):
 		return nil, usagef("both --store and a mountpoint: the mount has its store")
 	case mountpoint != "":
-		return dialMount(mountpoint)
+		return dialMount(cmd.Context(), mountpoint)
 	case cmd.Flags().Changed("store"):
 		return f.openStore(cmd)
 	}
@@ -80,10 +80,10 @@ func (f *steerFlags) open(cmd *cobra.Command, mountpoint string) (*control.Clien
 	case 0:
 		return f.openStore(cmd)
 	case 1:
-		return dialMount(mounts[0].Mountpoint)
+		return dialMount(cmd.Context(), mounts[0].Mountpoint)
 	}
 	if m := mountAtModCache(cmd.Context()); m != nil {
-		return dialMount(m.Mountpoint)
+		return dialMount(cmd.Context(), m.Mountpoint)
 	}
 	var names []string
 	for _, m := range mounts {
@@ -107,15 +107,15 @@ func (f *steerFlags) openStore(cmd *cobra.Command) (*control.Client, error) {
 	c, err := control.OpenStore(o, version())
 	if _, locked := errors.AsType[*lru.LockedError](err); locked {
 		if m := mountOfStore(dir); m != nil {
-			return dialMount(m.Mountpoint)
+			return dialMount(cmd.Context(), m.Mountpoint)
 		}
 	}
 	return c, err
 }
 
 // dialMount connects to the daemon of the mount at mountpoint.
-func dialMount(mountpoint string) (*control.Client, error) {
-	c, err := control.Dial(mountpoint)
+func dialMount(ctx context.Context, mountpoint string) (*control.Client, error) {
+	c, err := control.Dial(ctx, mountpoint)
 	switch {
 	case errors.Is(err, modfs.ErrNotMounted):
 		return nil, notMounted(mountpoint)
@@ -131,13 +131,16 @@ func dialMount(mountpoint string) (*control.Client, error) {
 
 // steer has do act on what the flags and a mountpoint say, until a signal.
 func (f *steerFlags) steer(cmd *cobra.Command, mountpoint string, do func(c *control.Client) error) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), interrupts...)
+	ctx, stop := interruptible(cmd)
 	defer stop()
 	cmd.SetContext(ctx)
 	c, err := f.open(cmd, mountpoint)
-	if err != nil {
-		return err
+	if err == nil {
+		defer c.Close()
+		err = do(c)
 	}
-	defer c.Close()
-	return do(c)
+	if status := interrupted(ctx); err != nil && status != nil {
+		return status
+	}
+	return err
 }

@@ -36,6 +36,7 @@ COMMAND's status.
 What the kernel answers from its caches is not seen, and costs nothing. COMMAND's
 processes are told by MODFS_TRACE in their environment, or by their process group
 where the daemon may not look at that; one that takes it out is not counted.`,
+		Annotations: map[string]string{exitKey: commandExit},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] == "" {
 				return usagef("no command given: modfs trace [flags] -- COMMAND")
@@ -110,6 +111,14 @@ func (t *tracing) close() {
 	}
 }
 
+// handOn leaves the file to a process that runs this command line again: that makes, writes and removes it itself.
+func (t *tracing) handOn() {
+	if t != nil && t.file != nil {
+		t.file.Close() // best effort: nothing was written
+		t.file = nil
+	}
+}
+
 // events is where activities come from: this process, or the one that serves the mount.
 type events interface {
 	Events(ctx context.Context, recheck bool, begun func(), each func(modfs.Activity) error) error
@@ -154,7 +163,7 @@ func (t *tracing) begin(s *session) error {
 	}
 	t.source = ownEvents{s.fs}
 	if s.fs == nil {
-		c, err := control.Dial(s.mountpoint)
+		c, err := control.Dial(context.Background(), s.mountpoint)
 		if err != nil {
 			return fmt.Errorf("trace: %w", err)
 		}

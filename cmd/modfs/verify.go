@@ -2,16 +2,13 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/module"
 
 	modfs "modfs/fs"
-	"modfs/lru"
 )
 
 func newVerify() *cobra.Command {
@@ -100,8 +97,10 @@ func verify(cmd *cobra.Command, o modfs.VerifyOptions, asJSON bool) error {
 	defer stop()
 	out, say := cmd.OutOrStdout(), cmd.ErrOrStderr()
 	var bar *byteProgress
-	if !asJSON && isTerminal(say) {
-		bar = newByteProgress(say)
+	if !asJSON {
+		bar = newByteProgress(out, say)
+	}
+	if bar != nil {
 		o.Progress = bar.add
 	}
 	enc := json.NewEncoder(out)
@@ -115,15 +114,12 @@ func verify(cmd *cobra.Command, o modfs.VerifyOptions, asJSON bool) error {
 	}
 	sum, err := modfs.Verify(ctx, o)
 	bar.end()
-	if ctx.Err() != nil {
+	if status := interrupted(ctx); status != nil {
 		fmt.Fprintln(say, "modfs: interrupted: the store is not checked to the end")
-		return exitStatus(128 + int(syscall.SIGINT))
+		return status
 	}
-	if l, ok := errors.AsType[*lru.LockedError](err); ok && o.Repair {
-		return fmt.Errorf("store %s is in use by process %d (%s): unmount it to repair it; without --repair it is only checked", l.Dir, l.PID, l.Holder)
-	}
-	if err != nil {
-		return err
+	if err != nil { // of a lock only with --repair
+		return lockedHint(err, "unmount it, or wait until that has ended; without --repair it is only checked")
 	}
 	if asJSON {
 		err = enc.Encode(struct {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -32,6 +31,7 @@ do about it. Instead of a path, a module can be named: as MODULE@VERSION, where
 the version may be latest, a branch, a tag or a commit, too.
 It goes by what is known, and asks nobody. With --ask it tries it now, and fetches
 what is not there. The exit status is 1 if the path cannot be read.`,
+		Annotations: map[string]string{exitKey: "0; 1 if the path cannot be read, or something else went wrong; 2 if the command line is wrong; 128+N if signal N interrupted it."},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
 				return usagef("want one PATH below a mount, or one MODULE@VERSION")
@@ -39,11 +39,11 @@ what is not there. The exit status is 1 if the path cannot be read.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			ctx, stop := interruptible(cmd)
 			defer stop()
 			w, err := askWhy(ctx, args[0], mountpoint, ask)
-			if ctx.Err() != nil {
-				return exitStatus(128 + int(syscall.SIGINT))
+			if status := interrupted(ctx); status != nil {
+				return status
 			}
 			if err != nil {
 				return err
@@ -93,7 +93,7 @@ func askWhy(ctx context.Context, arg, mountpoint string, ask bool) (*modfs.Why, 
 		}
 		what, isModule = arg, true
 	}
-	c, err := control.Dial(found.Mountpoint)
+	c, err := control.Dial(ctx, found.Mountpoint)
 	if err != nil {
 		return nil, err
 	}

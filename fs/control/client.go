@@ -48,10 +48,10 @@ type Client struct {
 }
 
 // Dial connects to the daemon of the mount at mountpoint. It does not touch the mount, which may hang, but goes by the table of mounts
-// and the store that has.
+// and the store that has. It takes 10 seconds at most.
 //
-// The error wraps modfs.ErrNotMounted, ErrDead, ErrHangs, ErrNotYours or ErrNoControl, and names the mountpoint.
-func Dial(mountpoint string) (*Client, error) {
+// The error is the context's, or wraps modfs.ErrNotMounted, ErrDead, ErrHangs, ErrNotYours or ErrNoControl, and names the mountpoint.
+func Dial(ctx context.Context, mountpoint string) (*Client, error) {
 	found, err := modfs.Find(mountpoint)
 	if err == nil && found == nil {
 		err = modfs.ErrNotMounted
@@ -61,7 +61,7 @@ func Dial(mountpoint string) (*Client, error) {
 	}
 	var c *Client
 	if err == nil {
-		c, err = dial(found, patience)
+		c, err = dial(ctx, found, patience)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", mountpoint, err)
@@ -69,13 +69,13 @@ func Dial(mountpoint string) (*Client, error) {
 	return c, nil
 }
 
-func dial(found *modfs.Found, patience time.Duration) (*Client, error) {
+func dial(ctx context.Context, found *modfs.Found, patience time.Duration) (*Client, error) {
 	socket := filepath.Join(found.Store, modfs.SocketName)
 	if target, err := os.Readlink(socket); err == nil {
 		socket = target
 	}
 	c := newClient(socket, patience)
-	err := c.Get(context.Background(), "/v1/", &c.Hello)
+	err := c.Get(ctx, "/v1/", &c.Hello)
 	// The store may have another daemon by now, which serves it elsewhere; and the mount is a dead one's.
 	if err == nil && found.Device != 0 && c.Device != 0 && found.Device != c.Device {
 		err = ErrDead

@@ -51,7 +51,7 @@ func mount(t *testing.T, s *proxytest.Server, set func(*modfs.Options)) *modfs.F
 // client returns a client of a mount.
 func client(t *testing.T, f *modfs.FS) *Client {
 	t.Helper()
-	c, err := Dial(f.Mountpoint())
+	c, err := Dial(t.Context(), f.Mountpoint())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestClose(t *testing.T) {
 
 func TestDialErrors(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Dial(dir); !errors.Is(err, modfs.ErrNotMounted) || !strings.Contains(err.Error(), dir) {
+	if _, err := Dial(t.Context(), dir); !errors.Is(err, modfs.ErrNotMounted) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("of a directory: %v", err)
 	}
 	f := mount(t, proxytest.New(t), nil)
@@ -142,11 +142,11 @@ func TestDialErrors(t *testing.T) {
 	}
 	// The store of a dead daemon's mount, which another one has by now.
 	found.Device++
-	if _, err := dial(found, patience); !errors.Is(err, ErrDead) {
+	if _, err := dial(t.Context(), found, patience); !errors.Is(err, ErrDead) {
 		t.Errorf("another mount of the store: %v", err)
 	}
 	found.Store = t.TempDir()
-	if _, err := dial(found, patience); !errors.Is(err, ErrNoControl) {
+	if _, err := dial(t.Context(), found, patience); !errors.Is(err, ErrNoControl) {
 		t.Errorf("without a socket: %v", err)
 	}
 	// One that accepts and is silent, as a process that was stopped.
@@ -155,7 +155,7 @@ func TestDialErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := dial(found, 50*time.Millisecond); !errors.Is(err, ErrHangs) || !errors.Is(err, syscall.ETIMEDOUT) {
+	if _, err := dial(t.Context(), found, 50*time.Millisecond); !errors.Is(err, ErrHangs) || !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("of a daemon that hangs: %v", err)
 	}
 }
