@@ -52,7 +52,11 @@ func (d *Depot) WriteBundle(ctx context.Context, w io.Writer, sums Sums, report 
 	results := d.fetchAhead(ctx, all)
 	var list []string
 	for i, wanted := range all {
-		mv := <-results[i]
+		var mv Moved
+		select {
+		case mv = <-results[i]:
+		case <-ctx.Done(): // then nobody may send it
+		}
 		if ctx.Err() != nil {
 			return failed, context.Cause(ctx)
 		}

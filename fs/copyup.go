@@ -64,8 +64,9 @@ func (f *FS) copyUp(cancel <-chan struct{}, n *node, content bool, who *fuse.Cal
 		up = f.nodes.replace(n.id, st.Ino)
 	}
 	if up == nil {
-		f.overlay.resize(file, 0, func() error { return file.Truncate(0) }) // best effort, as what follows
-		f.overlay.root.Remove(n.path) // best effort: nobody has seen it
+		// Best effort: nobody has seen it.
+		f.overlay.resize(file, 0, func() error { return file.Truncate(0) })
+		f.overlay.root.Remove(n.path)
 		file.Close()
 		if err == nil {
 			err = errStale

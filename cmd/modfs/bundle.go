@@ -28,6 +28,7 @@ What the store does not have is fetched. 'modfs import FILE' takes it into a
 store; unpacked, it is a tree for GOPROXY=file://. The same modules make the
 same file, as long as the checksum database has not grown.
 If something cannot be had, it is named and there is no FILE.`,
+		Annotations: map[string]string{exitKey: interruptibleExit},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
 				return usagef("want one go.sum: modfs bundle GO.SUM -o FILE")

@@ -17,6 +17,7 @@ func newEvict() *cobra.Command {
 of the only one; of a MODULE without a version, all there are. They stay known:
 who opens one has it fetched again, and who has a file open reads on. If one is
 not there, or is pinned, nothing is evicted.`,
+		Annotations: map[string]string{exitKey: interruptibleExit},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			mountpoint, modules, err := cutMountpoint(args)
 			if err == nil && len(modules) == 0 {

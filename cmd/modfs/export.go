@@ -18,6 +18,7 @@ V.mod, V.zip and list, and below sumdb what proves their hashes. It may be
 mounted. Each copy is compared with its hash before it gets its name; what is
 there and good stays, so that an export can be repeated, and continued.
 The files are copies and no hard links; file systems that can share their blocks.`,
+		Annotations: map[string]string{exitKey: interruptibleExit},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
 				return usagef("want one directory: modfs export DIR")

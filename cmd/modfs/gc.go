@@ -23,7 +23,8 @@ needed: files that were found damaged, and those inflated for programs that read
 them. With --max-size or --unused-for it evicts modules, too, those unused for
 longest first. What is pinned, or open, stays. The exit status is 1 if the store
 takes more than --max-size after that.`,
-		Args: cobra.MaximumNArgs(1),
+		Annotations: map[string]string{exitKey: interruptibleExit},
+		Args:        cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			mountpoint, err := optionalMountpoint(args)
 			if err != nil {

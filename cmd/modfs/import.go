@@ -23,6 +23,7 @@ Each is checked: against the hash that the store knows, else the checksum
 database or, with --offline, what the bundle has of it, which is signed; where
 neither has a say, against --sum. What nothing vouches for is taken on trust,
 and listed. The exit status is 1 if something was refused.`,
+		Annotations: map[string]string{exitKey: interruptibleExit},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
 				return usagef("want one bundle or directory: modfs import DIR|FILE|-")

@@ -26,7 +26,8 @@ func newList() *cobra.Command {
 default of the only one: what each takes on disk, when it was last used, whether
 it is pinned, and where it came from. What is pinned and not there (yet) has no
 size.`,
-		Args: cobra.MaximumNArgs(1),
+		Annotations: map[string]string{exitKey: interruptibleExit},
+		Args:        cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			mountpoint, err := optionalMountpoint(args)
 			if err != nil {

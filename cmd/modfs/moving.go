@@ -21,6 +21,9 @@ import (
 
 // What export, import and bundle have in common: they move module versions, and say what became of each.
 
+// interruptibleExit says what the exit status of a command is that a signal interrupts.
+const interruptibleExit = "0; 1 if something went wrong; 2 if the command line is wrong; 128+N if signal N interrupted it."
+
 // movingFlags are their flags.
 type movingFlags struct {
 	serveFlags

@@ -30,6 +30,7 @@ func pinCommand(name, short, long string, do func(*control.Client, context.Conte
 	usage := name + " [flags] [MOUNTPOINT] MODULE@VERSION|GO.SUM..."
 	cmd := &cobra.Command{
 		Use: usage, Short: short, Long: long,
+		Annotations: map[string]string{exitKey: interruptibleExit},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			mountpoint, rest, err := cutMountpoint(args)
 			if err == nil && len(rest) == 0 {

@@ -38,7 +38,7 @@ go.sum says what is fetched, and decides nothing: one whose hashes differ is an
 error. Room is made by dropping what was last used before the prefetch began.
 
 Interrupted, it keeps what is done. The exit status is 1 if something failed.`,
-		Annotations: map[string]string{exitKey: "0: all is there; 1: something is not, which is listed with its reason."},
+		Annotations: map[string]string{exitKey: "0: all is there; 1: something is not, which is listed with its reason; 2: the command line is wrong; 128+N: signal N interrupted it."},
 		RunE:        func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	fs := cmd.Flags()

@@ -27,6 +27,7 @@ checksums and the archives. The store may be in use, but not with --repair, whic
 quarantines what is damaged and fetches it again. It prints a line for each file
 that is damaged, and a summary. The exit status is 1 if a file is damaged and
 stays so.`,
+		Annotations: map[string]string{exitKey: interruptibleExit},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, modules, err := f.verifyArgs(cmd, args)
 			if err != nil {
