@@ -77,7 +77,7 @@ var faults = map[string]int{
 //	redirectloop              302 to the same path, for ever
 //	redirectscheme            302 to an address with the scheme ftp
 //	sumdbsig                  the database's tree heads have a wrong signature
-//	sumdblong                 the database's tree heads are followed by 512 KiB that are no signature
+//	sumdblong                 the database's tree heads are followed by 12 KiB that are no signature
 //	sumdbstale                the database's tree heads are rightly signed, but of the tree that had its first record only
 //	sumdbtiles                the database's tiles have a bit flipped
 //	sumdbnotiles              404 for the database's tiles

@@ -55,7 +55,7 @@ func (s *Server) misbehaveSum(w http.ResponseWriter, r *http.Request, name strin
 		body = append(body[:head:head], s.rightOps.first...)
 		s.rightOps.mu.Unlock()
 	case head >= 0 && name == "sumdblong":
-		body = append(body, bytes.Repeat([]byte("nonsense\n"), 512<<10/9)...)
+		body = append(body, bytes.Repeat([]byte("nonsense\n"), 12<<10/9)...)
 	case head >= 0 && name == "sumdbsig":
 		// The signature is base64 at the end of the last line, with one "=" of padding or none before the line's end. Its middle
 		// is that of the signature, not the hash of the key.
