@@ -31,6 +31,15 @@ import (
 // detector when the tests have it.
 var bin string
 
+// alone is a command beside it: it runs another one in a new mount namespace, in which the mounts of other tests are left alone. A
+// copy of one would keep its daemon from ending for as long as the namespace lives.
+const alone = `#!/bin/sh
+for m in $(awk '$1 ~ /^modfs:/ { print $2 }' /proc/self/mounts); do
+	case $m in $WORK/*) ;; *) umount -l $m ;; esac
+done
+exec "$@"
+`
+
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "modfs-bin-")
@@ -46,6 +55,9 @@ func TestMain(m *testing.M) {
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			log.Fatal("build modfs: ", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "alone"), []byte(alone), 0o755); err != nil {
+			log.Fatal(err)
 		}
 		bin = dir
 		// Tests wait for processes, timeouts and one another's turns more than they compute.
@@ -70,6 +82,7 @@ func TestMain(m *testing.M) {
 //	hold FILE, readheld, release  keep a file or directory open, read it, close it
 //	watchsize DIR, atmost N       measure a directory from now on; fail if it ever took more than N bytes
 //
+//	exec unshare -m alone COMMAND   run it in a mount namespace without the mounts of other tests
 //	chrometrace FILE ROW:SLICE...   check that FILE is a trace that has these slices
 //
 // those of proxyCommands,
