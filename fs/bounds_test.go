@@ -169,6 +169,34 @@ func TestInflatingBound(t *testing.T) {
 	if !f.inflating.TryAcquire(maxInflating) {
 		t.Error("not all was given back")
 	}
+	f.inflating.Release(maxInflating)
+}
+
+// TestInflatingHuge inflates a file that is larger than all the memory that there is for that.
+func TestInflatingHuge(t *testing.T) {
+	m := proxytest.Module{Path: "example.com/huge", Version: "v1.0.0", Files: map[string]string{
+		"go.mod": "module example.com/huge\n", "huge.go": "package p\n" + strings.Repeat(" ", maxInflating),
+	}}
+	dir, f := mountTest(t, proxytest.New(t, m), nil)
+	readFile(t, in(dir, m.String()+"/go.mod"))
+	md := f.modules.find(version(m))
+	ix, err := f.load(t.Context(), md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, ok := ix.find("huge.go")
+	if !ok {
+		t.Fatal("the file is not there")
+	}
+	if err := soonDone(t, "inflating", func() error {
+		c, err := f.inflateToMemory(t.Context(), md, ix, i)
+		if err == nil && len(c.data) != len(m.Files["huge.go"]) {
+			t.Errorf("%d bytes", len(c.data))
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestTrimBusy: nodes below a directory in which the kernel looks something up are not forgotten now, but later.

@@ -59,8 +59,8 @@ type Found struct {
 	Stale      bool   // nobody holds the lock of the store: the daemon is dead and all that is in the mount is ENOTCONN
 }
 
-// Mounts returns the modfs mounts that this process can see, but for those with control characters in their paths. It reads the kernel's table and the lock of
-// each store, and does not touch the mounts themselves, which may hang.
+// Mounts returns the modfs mounts that this process can see, but for those with control characters in their paths. It reads the
+// kernel's table and the lock of each store, and does not touch the mounts themselves, which may hang.
 func Mounts() ([]Found, error) {
 	infos, err := mountTable()
 	if err != nil {

@@ -79,8 +79,9 @@ func (f *FS) inflateToMemory(ctx context.Context, md *mod, ix *indexed, i int) (
 		err := f.inflater(ctx, md, ix, i, func(r io.Reader) error {
 			// Not before the archive is there. Who has room has all that it needs, so this does not take long.
 			size := ix.size(i)
-			f.inflating.Acquire(context.WithoutCancel(ctx), size) // cannot fail
-			defer f.inflating.Release(size)
+			room := min(size, maxInflating)                       // or it would wait for ever
+			f.inflating.Acquire(context.WithoutCancel(ctx), room) // cannot fail
+			defer f.inflating.Release(room)
 			data = make([]byte, size)
 			return f.readAll(r, ix.data(i), data)
 		})

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -138,10 +137,7 @@ func findServed(store string) (*modfs.Status, error) {
 		}
 		// Another mount of the store may be a dead daemon's, or have something mounted over it.
 		if s, err := probe(m.Mountpoint); err == nil && sameDir(s.Store.Dir, store) {
-			// Of a bind mount, the daemon does not know where that is.
-			s.ModCache = m.Mountpoint + strings.TrimPrefix(s.ModCache, s.Mountpoint)
-			s.Mountpoint = m.Mountpoint
-			return s, nil
+			return m.Local(s), nil
 		}
 	}
 	return nil, nil
